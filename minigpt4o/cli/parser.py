@@ -1,0 +1,145 @@
+"""What can be typed after `python -m minigpt4o.cli`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from minigpt4o import __version__
+from minigpt4o.cli import quickstart
+from minigpt4o.common.errors import ConfigError
+from minigpt4o.common.source import nearest
+
+CONFIGURED = {
+    "train": "train what a YAML describes",
+    "eval": "measure what a YAML describes",
+    "demo": "chat in the browser (on this machine only, unless told otherwise)",
+    "chat": "chat in the terminal",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are ConfigErrors, so that they end like all others."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
+
+    def flags(self) -> list[str]:
+        """All flags of this parser."""
+        return [flag for action in self._actions for flag in action.option_strings]
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; bare `key=value` words end up in `options`."""
+    parser, commands = build_parser()
+    args, rest = parser.parse_known_args(list(argv))
+    command = commands[args.command]
+    takes_options = args.command in CONFIGURED
+    for word in rest:
+        if word.startswith("-") or not takes_options:
+            known = command.flags()
+            close = nearest(word.split("=")[0], known, n=1)
+            mend = f"did you mean {close[0]}?" if close else f"see {command.prog} --help"
+            raise ConfigError(f"{command.prog}: unknown argument {word!r}; {mend}")
+    if takes_options:
+        args.options = [*(args.options or []), *rest]
+    return args
+
+
+def build_parser() -> tuple[Parser, dict[str, Parser]]:
+    """The whole command line, and the parser of each command."""
+    parser = Parser(prog="minigpt4o", description="Align frozen vision, audio and language models; talk to the result.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, what in CONFIGURED.items():
+        _add_configured(commands.add_parser(name, help=what, description=what), name)
+    _add_toy_world(commands.add_parser("toy-world", help="write the toy world: pictures, sounds, texts"))
+    _add_tokenizer(commands.add_parser("tokenizer", help="train a small tokenizer on text files"))
+    _add_list(commands.add_parser("list", help="list what a YAML can name"))
+    _add_docs_config(commands.add_parser("docs-config", help="write docs/config-reference.md from the classes"))
+    quickstart.add_parser(commands)
+    return parser, dict(commands.choices)
+
+
+def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """The act behind a command, imported when it runs."""
+
+    def run(args: argparse.Namespace) -> int:
+        import importlib
+
+        return int(getattr(importlib.import_module(f"minigpt4o.cli.{module}"), function)(args) or 0)
+
+    return run
+
+
+def _add_configured(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--cfg-path", "--cfg_path", metavar="FILE", help="the YAML file: model, datasets, run")
+    parser.add_argument(
+        "--options", "--cfg-options", nargs="*", action="extend", metavar="KEY=VALUE", help="lay values over the file"
+    )
+    parser.add_argument("--check", action="store_true", help="tell every problem of the configuration, start nothing")
+    parser.add_argument("--print-config", action="store_true", help="every value and where it came from")
+    parser.add_argument("--list", metavar="KIND", help="the names of a kind (encoder, builder, task, ...), then end")
+    if name in ("train", "eval"):
+        parser.add_argument("--dry-run", action="store_true", help="build everything, one step, write nothing")
+    _add_habits(parser, name)
+    parser.set_defaults(run=_later("configured", "evaluate" if name == "eval" else name))
+
+
+def _add_habits(parser: argparse.ArgumentParser, name: str) -> None:
+    """Flags people know from elsewhere; each stands for one option."""
+    habits = parser.add_argument_group("short for an option")
+    habits.add_argument("--gpu-id", type=int, metavar="N", help="run.device=cuda:N")
+    habits.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
+    if name in ("train", "eval"):
+        habits.add_argument("--output_dir", "--output-dir", metavar="DIR", help="run.output_dir")
+        limited = "run.limit" if name == "eval" else "datasets.*.max_samples"
+        habits.add_argument("--limit", type=int, metavar="N", help=limited)
+    if name == "train":
+        habits.add_argument("--max_steps", "--max-steps", type=int, metavar="N", help="run.max_steps")
+        habits.add_argument("--resume_from_checkpoint", "--resume", metavar="PATH", help="run.resume_ckpt_path")
+        habits.add_argument("--report_to", "--report-to", metavar="NAMES", help="run.trackers, separated by commas")
+        habits.add_argument("--deepspeed", metavar="FILE", help="run.engine=deepspeed, ZeRO stage from a JSON file")
+    if name == "eval":
+        parser.add_argument("--dataset", metavar="A,B", help="only these data sets")
+    if name == "demo":
+        habits.add_argument("--share", action="store_true", default=None, help="run.share: a public tunnel")
+        habits.add_argument("--server-name", metavar="ADDRESS", help="run.server_name")
+        habits.add_argument("--server-port", type=int, metavar="PORT", help="run.server_port")
+    if name == "chat":
+        parser.add_argument("--image", action="append", metavar="FILE", help="ask one question about this picture")
+        parser.add_argument("--audio", action="append", metavar="FILE", help="ask one question about this sound")
+        parser.add_argument("--text", metavar="WORDS", help="the one question; then end")
+
+
+def _add_toy_world(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="data/toy", metavar="DIR", help="folder to write (default: data/toy)")
+    parser.add_argument("--size", default="small", help="tiny, small, medium (default: small)")
+    parser.add_argument("--level", default="pair", help="how hard (default: pair)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
+    parser.add_argument("--workers", type=int, default=1, help="processes; the bytes do not depend on it (default: 1)")
+    parser.set_defaults(run=_later("making", "toy_world"))
+
+
+def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("text", nargs="+", metavar="FILE", help="UTF-8 text files")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--vocab-size", type=int, default=512, help="number of tokens (default: 512)")
+    parser.add_argument("--special", nargs="*", default=[], metavar="TOKEN", help="special tokens besides the usual")
+    parser.set_defaults(run=_later("making", "tokenizer"))
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", nargs="?", metavar="KIND", help="encoder, builder, task, dataset, ...; none: the kinds")
+    parser.add_argument("--plugins", nargs="*", default=[], metavar="MODULE", help="look in these modules too")
+    parser.set_defaults(run=_later("listing", "list_command"))
+
+
+def _add_docs_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="docs/config-reference.md", metavar="FILE")
+    parser.add_argument("--check", action="store_true", help="only say whether the page is current")
+    parser.set_defaults(run=_later("docs_config", "docs_config"))

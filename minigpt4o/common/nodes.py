@@ -1,0 +1,30 @@
+"""The keys every data set has, whatever its builder: declared once, read by the configuration check and by the docs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from minigpt4o.common.registry import Part, part
+
+
+@dataclass(kw_only=True)
+class DatasetCommon:
+    """Common part of a `datasets.<name>` node."""
+
+    sample_ratio: float = 1.0  # weight of this set in the training mixture
+    batch_size: int | None = None  # samples of this set per step and process; null: the runner's
+    vis_processor: dict[Literal["train", "eval"], Part] = part("processor", many=True)  # pictures, by use: train, eval
+    audio_processor: dict[Literal["train", "eval"], Part] = part("processor", many=True)  # sounds, by use: train, eval
+    text_processor: dict[Literal["train", "eval"], Part] = part("processor", many=True)  # texts, by use: train, eval
+    task: Part | None = part("task", default=None)  # what this set is scored as in an evaluation
+    max_samples: int | None = None  # use only so many samples; null: all
+    language: str = ""  # en, ja, ...: scores are also told per language
+
+
+@dataclass(kw_only=True)
+class DatasetSpec(DatasetCommon):
+    """One data set of a configuration, checked."""
+
+    name: str
+    builder: Part = field(default_factory=lambda: Part("builder", ""))

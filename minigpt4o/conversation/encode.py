@@ -1,0 +1,172 @@
+"""Turn a `Sample` into an `Example`: render the template, cut tokens, open media. Training and serving share it."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from minigpt4o.common.errors import SkipSample
+from minigpt4o.conversation.batch import IGNORE, SLOTS, Example
+from minigpt4o.conversation.marks import count_marks, unescape_marks
+from minigpt4o.conversation.sample import MARKS, Media, Sample, Turn
+from minigpt4o.conversation.template import Segment, Template
+
+if TYPE_CHECKING:
+    import torch
+
+# A span is a list of (ids, learned): the row's ids in order, with who has to learn them.
+Span = tuple[list[int], bool]
+
+
+class SampleEncoder:
+    """Samples -> examples for one tokenizer, template and set of processors.
+
+    Each run of text that is not learned is tokenised as one string and each learned span alone, so that no token
+    reaches over the border: what is sent when serving is then a prefix of what was seen in training.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: Template,
+        slots: Mapping[str, int],
+        processors: Mapping[str, Callable[[Media, random.Random], torch.Tensor]],
+        max_txt_len: int = 160,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self.slots = dict(slots)  # tokens that one picture or sound fills
+        self.processors = dict(processors)
+        self.max_txt_len = max_txt_len  # text tokens of one row, media places not counted
+        # a tokenizer of our own flags the template's tokens as special without listing them by name
+        specials = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
+        self._special = re.compile("(" + "|".join(map(re.escape, specials)) + ")") if specials else None
+
+    def example(self, sample: Sample, rng: random.Random) -> Example:
+        """The whole conversation, labels on the assistant's turns. Raises SkipSample if it cannot be learned from."""
+        turns, truncated = self._fit(sample)
+        return self._open(sample, self._spans(self.template.render(turns)), rng, truncated)
+
+    def prompt(self, sample: Sample, rng: random.Random) -> Example:
+        """The conversation up to the point where the assistant speaks next; a final assistant turn is left out."""
+        turns = sample.turns[:-1] if sample.turns and sample.turns[-1].role == "assistant" else sample.turns
+        return self._open(sample, self._spans(self.template.render(turns, open_answer=True)), rng, 0, needs_label=False)
+
+    def text_tokens(self, turns: Sequence[Turn], open_answer: bool = False) -> int:
+        """How many text tokens these turns take, media places not counted."""
+        spans = self._spans(self.template.render(turns, open_answer=open_answer))
+        return sum(1 for ids, _ in spans for i in ids if i >= 0)
+
+    def _fit(self, sample: Sample) -> tuple[list[Turn], int]:
+        """The turns that fit max_txt_len, and how many learned tokens were cut. The end of an answer is kept."""
+        turns = list(sample.turns)
+        cut = 0
+        while True:
+            over = self.text_tokens(turns) - self.max_txt_len
+            if over <= 0:
+                return turns, cut
+            last = turns[-1]
+            ids = self._plain(last.text) if last.role == "assistant" else []
+            if len(ids) > over:
+                kept = self.tokenizer.decode(ids[: len(ids) - over], skip_special_tokens=False)
+                turns[-1] = replace(last, text=kept.rstrip("\ufffd"))
+                cut += over
+                continue
+            cut += len(ids)
+            turns.pop()
+            while turns and turns[-1].role != "assistant":
+                turns.pop()
+            if not any(t.role == "assistant" for t in turns):
+                raise SkipSample(
+                    "too_long", f"{sample.where or sample.id}: the question alone exceeds max_txt_len={self.max_txt_len}"
+                )
+
+    def _spans(self, segments: Sequence[Segment]) -> list[Span]:
+        bos = self.tokenizer.bos_token_id
+        spans: list[Span] = [([bos], False)] if self.template.bos and bos is not None else []
+        run: list[Segment] = []
+        for segment in segments:
+            if segment.kind in ("control", "said"):
+                run.append(segment)
+                continue
+            spans.append((self._run_ids(run), False))
+            run = []
+            if segment.kind == "learned":
+                end = Segment("control", segment.end)
+                spans.append((self._run_ids([Segment("said", segment.text), end]), True))
+            else:
+                spans.append(([SLOTS[segment.kind]] * self._slots_of(segment.kind), False))
+        spans.append((self._run_ids(run), False))
+        return [span for span in spans if span[0]]
+
+    def _slots_of(self, kind: str) -> int:
+        if kind not in self.slots:
+            known = ", ".join(self.slots) or "no media"
+            raise SkipSample("media_mismatch", f"the text has a place for {kind}, but the model takes {known}")
+        return self.slots[kind]
+
+    def _run_ids(self, run: Sequence[Segment]) -> list[int]:
+        """One run of neighbouring text; only the template's own special tokens are taken as such."""
+        ids: list[int] = []
+        text = ""
+        for segment in run:
+            pieces = [segment.text]
+            if segment.kind == "control" and self._special is not None:
+                pieces = self._special.split(segment.text)
+            for i, piece in enumerate(pieces):
+                if i % 2:  # a special token of the template
+                    ids += self._plain(text)
+                    ids.append(self.tokenizer.convert_tokens_to_ids(piece))
+                    text = ""
+                else:
+                    text += piece
+        return ids + self._plain(text)
+
+    def _plain(self, text: str) -> list[int]:
+        """Ids of text in which special tokens are only words."""
+        if not text:
+            return []
+        try:
+            return list(
+                self.tokenizer(unescape_marks(text), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            )
+        except (TypeError, UnicodeError) as error:
+            raise SkipSample("bad_text", f"text cannot be tokenised: {error}") from error
+
+    def _open(
+        self, sample: Sample, spans: Sequence[Span], rng: random.Random, truncated: int, needs_label: bool = True
+    ) -> Example:
+        import torch
+
+        ids = [i for span, _ in spans for i in span]
+        labels = [i if learned else IGNORE for span, learned in spans for i in span]
+        if needs_label and all(label == IGNORE for label in labels):
+            raise SkipSample("no_target", f"{sample.where or sample.id}: no assistant turn with words")
+        self._check_media(sample, ids)
+        return Example(
+            input_ids=torch.tensor(ids, dtype=torch.long),
+            labels=torch.tensor(labels, dtype=torch.long),
+            images=[self._process("image", media, rng) for media in sample.images],
+            audios=[self._process("audio", media, rng) for media in sample.audios],
+            sample=sample,
+            truncated=truncated,
+        )
+
+    def _check_media(self, sample: Sample, ids: Sequence[int]) -> None:
+        for kind, media in (("image", sample.images), ("audio", sample.audios)):
+            places = ids.count(SLOTS[kind]) // max(self.slots.get(kind, 1), 1)  # type: ignore[arg-type]
+            if places != len(media):
+                said = sum(count_marks(t.text, MARKS[kind]) for t in sample.turns)  # type: ignore[index]
+                raise SkipSample(
+                    "media_mismatch",
+                    f"{sample.where or sample.id}: the text has {said} place(s) for {kind}, {places} of them in the"
+                    f" row, but {len(media)} came with it",
+                )
+
+    def _process(self, kind: str, media: Media, rng: random.Random) -> torch.Tensor:
+        if kind not in self.processors:
+            raise SkipSample("media_mismatch", f"{media}: no processor for {kind} is configured for this data set")
+        return self.processors[kind](media, rng)

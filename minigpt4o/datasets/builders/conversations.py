@@ -1,0 +1,147 @@
+"""Builder `conversations`: dialogues about media as LLaVA, ShareGPT and OpenAI messages write them."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from minigpt4o.common.errors import SkipSample
+from minigpt4o.common.registry import registry
+from minigpt4o.conversation.sample import MARKS, Media, MediaKind, Role, Sample, Turn
+from minigpt4o.datasets.base import clean_text
+from minigpt4o.datasets.rows import Row
+from minigpt4o.datasets.table import Table
+
+FIELDS = ("id", "image", "audio", "language")
+TURN_COLUMNS = ("conversations", "messages", "conversation")
+ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "system": "system",
+}
+MEDIA_COLUMNS: dict[MediaKind, tuple[str, ...]] = {"image": ("image", "images"), "audio": ("audio", "audios", "sound")}
+PARTS: dict[str, MediaKind] = {"image": "image", "image_url": "image", "audio": "audio", "input_audio": "audio"}
+FOREIGN_MARKS = {"<Img><ImageHere></Img>": "<image>", "<ImageHere>": "<image>", "<sound>": "<audio>"}
+_BLANKS_AT_MARK = re.compile(r"\s*(" + "|".join(MARKS.values()) + r")\s*")
+
+
+@registry.register("builder", "conversations")
+class Conversations:
+    """Dialogues of any length with any number of pictures and sounds, or none.
+
+    The turns stand in `conversations` ({from, value}) or `messages` ({role, content}; content is a text, or parts of
+    type text, image, image_url, audio, input_audio). `<image>` and `<audio>` marks of users must be as many as the
+    media that the row lists. One picture (or sound) and no mark for it: it stands before the first user's words.
+    """
+
+    @dataclass
+    class Config:
+        annotations: dict[str, str]  # split -> file or pattern ({a..b}, {x,y}, *); `all:` + folds carves splits out
+        fields: dict[str, str] = field(
+            default_factory=dict
+        )  # id, image, audio, language -> column, where it is not id, image(s), audio(s), language
+        media_root: str = ""  # folder that media paths start from
+        image_template: str = ""  # file name of the picture from columns: "COCO_val2014_{image_id:012d}.jpg"
+        audio_template: str = ""  # the same for the sound
+        rows: str = ""  # where the list of rows lies in a JSON file; "" = at the top, or annotations, data, questions
+        keep: list[str] = field(default_factory=list)  # columns to carry into the predictions file
+        trim_at_marks: bool = True  # drop blanks beside <image> and <audio>: templates bring their own
+        language: str = ""  # of the texts, if no column says it
+        split_field: str = ""  # column that says which split a row belongs to
+        folds: int = 0  # divide the rows into so many folds by a stable hash; 0 = the files are the splits
+        val_folds: list[int] = field(default_factory=list)  # folds that are the val split
+        test_folds: list[int] = field(default_factory=list)  # folds that are the test split
+        fold_by: str = ""  # column that must not be divided between splits; "" = the picture or sound
+        max_samples: int = 0  # take only so many, evenly spaced; 0 = all
+
+    def __init__(self, config: Config, *, name: str, split: str) -> None:
+        self.config = config
+        self.table = Table(config, name, split, FIELDS)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def sample(self, index: int, rng: random.Random) -> Sample:
+        """The dialogue. One picture (or sound) that no text has a mark for is put before the first user's words."""
+        row = self.table.row(index)
+        media = {kind: self._listed(row, kind) for kind in MEDIA_COLUMNS}
+        turns = self._turns(row, media)
+        for kind, found in media.items():
+            turns = _place_single(turns, kind, found)
+            said = sum(t.text.count(MARKS[kind]) for t in turns if t.role != "assistant")
+            if said != len(found):
+                raise SkipSample(
+                    "media_mismatch",
+                    f"{row.where} (id {self.table.ids[index]}): the turns have {said} {MARKS[kind]} mark(s), "
+                    f"but {len(found)} came with it",
+                )
+        if self.config.trim_at_marks:
+            turns = [t if t.role == "assistant" else Turn(t.role, _BLANKS_AT_MARK.sub(r"\1", t.text)) for t in turns]
+        answers = [t.text for t in turns if t.role == "assistant"]
+        if not answers:
+            raise SkipSample("no_target", f"{row.where}: nobody answers: no turn from gpt or assistant")
+        common = self.table.common(index)
+        return Sample(turns=turns, images=media["image"], audios=media["audio"], answers=answers[-1:], **common)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the annotation files and of the choice of rows."""
+        return self.table.fingerprint()
+
+    def _listed(self, row: Row, kind: MediaKind) -> list[Media]:
+        """Media that the row lists beside its turns."""
+        finder = self.table.finders[kind]
+        columns = [self.config.fields[kind]] if kind in self.config.fields else MEDIA_COLUMNS[kind]
+        named = [c for c in columns if finder.template or row.has(c)]
+        return finder.of_row(row, named[0]) if named else []
+
+    def _turns(self, row: Row, media: dict[MediaKind, list[Media]]) -> list[Turn]:
+        key = next((k for k in TURN_COLUMNS if isinstance(row.values.get(k), list)), "")
+        if not key or not row.values[key]:
+            raise SkipSample("missing_field", f"{row.where}: no list of turns in {' or '.join(TURN_COLUMNS)}")
+        turns = [Turn("system", clean_text(row.values["system"], row.where, "system"))] if row.has("system") else []
+        for number, said in enumerate(row.values[key], start=1):
+            where = f"{row.where}, turn {number}"
+            if not isinstance(said, dict):
+                raise SkipSample("bad_json", f"{where}: is a {type(said).__name__}, not an object")
+            role = str(said.get("from", said.get("role", "")))
+            if role not in ROLES:
+                raise SkipSample("bad_json", f"{where}: unknown speaker {role!r}; known: {', '.join(ROLES)}")
+            text = self._text(said.get("value", said.get("content")), media, where)
+            turns.append(Turn(ROLES[role], text))
+        return turns
+
+    def _text(self, content: Any, media: dict[MediaKind, list[Media]], where: str) -> str:
+        """A turn's words; media given as parts of it become marks in their place."""
+        if not isinstance(content, list):
+            text = clean_text(content, where, "the text")
+            for foreign, mark in FOREIGN_MARKS.items():
+                text = text.replace(foreign, mark)
+            return text
+        pieces = []
+        for part in content:
+            kind = str(part.get("type", "")) if isinstance(part, dict) else ""
+            if kind == "text":
+                pieces.append(clean_text(part.get("text"), where, "the text"))
+            elif kind in PARTS:
+                body = part.get(kind, part.get("path", part.get("url")))
+                media[PARTS[kind]].append(self.table.finders[PARTS[kind]].find(body, where))
+                pieces.append(MARKS[PARTS[kind]])
+            else:
+                raise SkipSample("bad_json", f"{where}: unknown part {kind or part!r}; known: text, {', '.join(PARTS)}")
+        return clean_text("".join(pieces), where, "the text")
+
+
+def _place_single(turns: list[Turn], kind: MediaKind, media: list[Media]) -> list[Turn]:
+    """The habit of LLaVA-like files: one medium and no mark means that it stands before the first question."""
+    if len(media) != 1 or any(MARKS[kind] in t.text for t in turns if t.role != "assistant"):
+        return turns
+    first = next((i for i, t in enumerate(turns) if t.role == "user"), None)
+    if first is None:
+        return turns
+    return [Turn(t.role, MARKS[kind] + t.text) if i == first else t for i, t in enumerate(turns)]

@@ -1,0 +1,74 @@
+"""Processes that make batches: started quietly, one thread each, their errors told as they are, ended at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from minigpt4o.common.errors import DataError
+from minigpt4o.conversation.batch import Batch
+from minigpt4o.datasets.bad import BadSample
+
+# What a worker hands over: the batch, and the samples that were bad; or the error that ends the run, as a value,
+# so that it arrives with its own words and not wrapped in a traceback.
+Made = tuple[Batch | None, list[BadSample]] | DataError
+
+
+def start_loader(dataset: Dataset, batches: Iterable[list[int]], num_workers: int, persistent: bool) -> DataLoader:
+    """A loader whose `dataset` turns each list of numbers into a whole batch (`__getitems__` gives a `Made`)."""
+    if num_workers > 0:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a tokenizer's threads do not survive a fork
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_start_worker,
+        persistent_workers=persistent and num_workers > 0,
+        generator=torch.Generator(),  # else every start of the loader would draw from the run's own generator
+    )
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
+
+
+def _start_worker(number: int) -> None:
+    """One thread each; Ctrl-C and SIGTERM are the main process's business, which ends its workers itself."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def made_by(loader: DataLoader) -> Iterator[tuple[Batch | None, list[BadSample]]]:
+    """What the workers made; their errors raised here, a dead worker named."""
+    batches = iter(loader)
+    while True:
+        try:
+            made = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a loader's worker process died ({error}); mostly the machine ran out of memory: "
+                f"lower run.num_workers or the batch size"
+            ) from error
+        if isinstance(made, DataError):
+            end_workers(loader)
+            raise made
+        yield made
+
+
+def end_workers(loader: DataLoader) -> None:
+    """Without it Python ends them when it collects garbage, which may take 5 seconds for each."""
+    workers = loader._iterator  # set only if the workers are persistent
+    if workers is not None:
+        workers._shutdown_workers()  # type: ignore[attr-defined]
+        loader._iterator = None

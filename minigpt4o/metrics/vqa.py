@@ -1,0 +1,111 @@
+"""Accuracy of short answers: the official VQA measure (ten answers, leave one out) and a plain normalised match.
+
+Source of `official_accuracy`: the public VQA evaluation (Antol 2015), as used for OK-VQA by MiniGPT-4.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+from minigpt4o.metrics.result import Measured, mean
+
+_DIGIT_WORDS = "zero one two three four five six seven eight nine ten"
+_NUMBERS = {word: str(value) for value, word in enumerate(_DIGIT_WORDS.split())} | {"none": "0"}
+_ARTICLES = frozenset({"a", "an", "the"})
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")
+_POINT = re.compile(r"(?!<=\d)\.(?!\d)")  # the official pattern: a point not before a digit goes
+_MOST_POINTS = 32  # the official tool passes a flag where the count belongs
+
+# Words the official tool puts the apostrophe back into: each is known with any one apostrophe missing.
+_APOSTROPHES = """
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
+he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've
+o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've someone'd someone'd've someone'll someone's
+something'd something'd've something'll that's there'd there'd've there're there's they'd they'd've they'll they're
+they've 'twas wasn't we'd've we've weren't what'll what're what's what've when's where'd where's where've who'd
+who'd've who'll who's who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd
+you'd've you'll you're you've somebody'd've somebody'll somebody's
+"""
+
+
+def _contractions() -> dict[str, str]:
+    table = {"somebody'd": "somebodyd"}  # the official table has this one the wrong way round
+    for word in _APOSTROPHES.split():
+        for place, letter in enumerate(word):
+            if letter == "'":
+                table[word[:place] + word[place + 1 :]] = word
+    return table
+
+
+_CONTRACTIONS = _contractions()
+
+
+def official_punctuation(text: str) -> str:
+    """The official treatment of punctuation: dropped at a word's edge or beside a number's comma, else a space."""
+    out = text
+    for mark in _PUNCTUATION:
+        at_edge = f"{mark} " in text or f" {mark}" in text
+        out = out.replace(mark, "" if at_edge or _COMMA_IN_NUMBER.search(text) else " ")
+    return _POINT.sub("", out, count=_MOST_POINTS)
+
+
+def official_words(text: str) -> str:
+    """The official treatment of words: lower case, number words to digits, no articles, apostrophes put back."""
+    numbered = [_NUMBERS.get(word, word) for word in text.lower().split()]
+    return " ".join(_CONTRACTIONS.get(word, word) for word in numbered if word not in _ARTICLES)
+
+
+def official_accuracy(answer: str, truths: Sequence[str]) -> float:
+    """0..1: over the annotators, min(1, how many *others* gave this answer / 3), averaged.
+
+    The normaliser runs only if the true answers differ among themselves: "a dog" against ten times "dog" is 0.
+    """
+    answer = answer.replace("\n", " ").replace("\t", " ").strip()
+    truths = list(truths)
+    if not truths:
+        return 0.0
+    if len(set(truths)) > 1:
+        truths = [official_words(official_punctuation(truth)) for truth in truths]
+        answer = official_words(official_punctuation(answer))
+    same = [truth == answer for truth in truths]
+    total = sum(same)
+    return sum(min(1.0, (total - own) / 3) for own in same) / len(truths)
+
+
+def official(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
+    """The official accuracy over questions."""
+    each = [official_accuracy(a, t) for a, t in zip(answers, truths, strict=True)]
+    return Measured(mean(each), each, "official VQA accuracy, leave one out, normalised only if the truths differ")
+
+
+def simple_form(text: str) -> str:
+    """NFKC, lower case, no articles, no punctuation at the ends, single spaces."""
+    text = unicodedata.normalize("NFKC", text).lower().strip().strip(" .,!?:;\"'。、！？「」").strip()
+    return " ".join(word for word in text.split() if word not in _ARTICLES)
+
+
+def simple(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
+    """Share of answers that equal any true answer after `simple_form`."""
+    each = [
+        float(bool(t) and simple_form(a) in {simple_form(one) for one in t})
+        for a, t in zip(answers, truths, strict=True)
+    ]
+    return Measured(mean(each), each, "exact match with any true answer (case, articles, outer punctuation ignored)")
+
+
+def token_f1(answers: Sequence[Sequence[str]], truths: Sequence[Sequence[Sequence[str]]]) -> Measured:
+    """Best F1 of shared tokens over the true answers; both come as token lists (SQuAD, Rajpurkar 2016)."""
+    each = [max((_f1(a, one) for one in t), default=0.0) for a, t in zip(answers, truths, strict=True)]
+    return Measured(mean(each), each, "token F1, best over the true answers (SQuAD)")
+
+
+def _f1(answer: Sequence[str], truth: Sequence[str]) -> float:
+    shared = sum((Counter(answer) & Counter(truth)).values())
+    if not shared:
+        return float(not answer and not truth)
+    precision, recall = shared / len(answer), shared / len(truth)
+    return 2 * precision * recall / (precision + recall)

@@ -1,0 +1,189 @@
+"""Open any ordinary picture as upright RGB, or say why not; and make of it the tensor that a vision encoder eats."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from minigpt4o.common.errors import ConfigError, SkipSample
+from minigpt4o.common.registry import registry
+from minigpt4o.conversation.sample import Media
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # nothing else is even tried
+MAX_PIXELS = 50_000_000  # a larger picture is refused before it is decoded
+MAX_ASPECT = 200.0  # longer side / shorter side; beyond it nothing is left after resizing to a square
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's readers raise on damaged files.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+_DAMAGED = (*_DAMAGE, zlib.error)
+
+
+def read_media(media: Media, unreadable: str) -> bytes:
+    """The encoded bytes, or SkipSample: missing_file, read_error, or `unreadable` if there are none."""
+    try:
+        data = media.read()
+    except FileNotFoundError as error:
+        raise SkipSample("missing_file", f"{media}: there is no such file") from error
+    except OSError as error:
+        raise SkipSample("read_error", f"{media}: {error}") from error
+    if not data:
+        raise SkipSample(unreadable, f"{media}: the file is empty")
+    return data
+
+
+def open_image(media: Media, max_pixels: int = MAX_PIXELS, max_aspect: float = MAX_ASPECT) -> Image.Image:
+    """The picture in RGB, turned upright by its EXIF orientation, alpha laid on white; first frame of an animation.
+
+    16-bit pictures are scaled to 8 bits, not clipped. Raises SkipSample (missing_file, read_error,
+    unreadable_image, image_too_large, extreme_aspect); a picture that is too large is not decoded.
+    """
+    data = read_media(media, "unreadable_image")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, about sizes and metadata: sizes are checked here
+        picture = _decode(data, media, max_pixels, max_aspect)
+        try:
+            return _flatten(_turn_upright(picture))
+        except _DAMAGED as error:
+            raise SkipSample("unreadable_image", f"{media}: {error}") from error
+
+
+def _decode(data: bytes, media: Media, max_pixels: int, max_aspect: float) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise SkipSample("image_too_large", f"{media}: {error}") from error
+    except UnidentifiedImageError as error:
+        detail = f"{media}: not a picture that can be read; formats: {', '.join(FORMATS)}"
+        raise SkipSample("unreadable_image", detail) from error
+    except _DAMAGED as error:
+        raise SkipSample("unreadable_image", f"{media}: {error}") from error
+    width, height = picture.size
+    if width * height > max_pixels:
+        detail = f"{media}: {width}x{height} pixels, at most {max_pixels:,} are read"
+        raise SkipSample("image_too_large", detail)
+    if max(width, height) > max_aspect * min(width, height):
+        raise SkipSample("extreme_aspect", f"{media}: {width}x{height}, one side over {max_aspect:g} times the other")
+    try:
+        picture.load()
+    except Image.DecompressionBombError as error:
+        raise SkipSample("image_too_large", f"{media}: {error}") from error
+    except _DAMAGED as error:
+        raise SkipSample("unreadable_image", f"{media}: {error}") from error
+    return picture
+
+
+def _turn_upright(picture: Image.Image) -> Image.Image:
+    """By the EXIF orientation; metadata that cannot be read counts as none."""
+    try:
+        orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
+    except _DAMAGED:
+        orientation = 1
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    if turn is None:
+        return picture
+    turned = picture.transpose(turn)
+    turned.info.update({k: v for k, v in picture.info.items() if k == "transparency"})
+    return turned
+
+
+def _flatten(picture: Image.Image) -> Image.Image:
+    """8-bit RGB of any mode, alpha laid on white."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _from_deep(picture)
+    if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, layer).convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _from_deep(picture: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits, scaled so that white is 65535 for whole numbers and 1.0 for fractions.
+
+    Values that would all be black so (whole numbers up to 255) or white (fractions up to 255) are 8-bit ones in a
+    wide file; if there are larger ones than white, the largest is white.
+    """
+    values = np.asarray(picture).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("a pixel is not a finite number")
+    top = float(values.max())
+    if top <= 1.0 and picture.mode == "F":
+        white = 1.0
+    elif top <= 255.0:
+        white = 255.0
+    else:
+        white = top if picture.mode == "F" else max(65535.0, top)
+    grey = np.clip(np.round(values * (255.0 / white)), 0, 255).astype(np.uint8)
+    clear = picture.info.get("transparency")
+    if isinstance(clear, int):
+        grey[values == clear] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+@registry.register("processor", "blip2_image_eval")
+class Blip2ImageEval:
+    """Resize to a square whatever the aspect (bicubic), scale to 0..1, normalise; no crop, no flip: boxes stay true."""
+
+    @dataclass
+    class Config:
+        image_size: int = 224  # side of the square in pixels
+        mean: tuple[float, ...] | None = None  # per channel; null = CLIP's
+        std: tuple[float, ...] | None = None  # per channel; null = CLIP's
+        min_scale: float = 0.5  # taken from older files and not used: pictures are never cropped
+        max_scale: float = 1.0  # taken from older files and not used: pictures are never cropped
+        max_pixels: int = 50_000_000  # larger pictures are skipped undecoded (image_too_large)
+        max_aspect: float = 200.0  # pictures with more extreme sides are skipped (extreme_aspect)
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        if config.image_size < 1:
+            raise ConfigError(f"image_size: {config.image_size} is not a number of pixels; give 1 or more")
+        self.mean = _per_channel("mean", config.mean, CLIP_MEAN)
+        self.std = _per_channel("std", config.std, CLIP_STD)
+        if (self.std == 0).any():
+            raise ConfigError("std: must not be 0, pictures are divided by it")
+
+    def __call__(self, media: Media, rng: random.Random | None = None) -> torch.Tensor:
+        """(3, S, S) float32. Raises SkipSample; `rng` is not used."""
+        return self.tensor(open_image(media, self.config.max_pixels, self.config.max_aspect))
+
+    def tensor(self, picture: Image.Image) -> torch.Tensor:
+        """(3, S, S) float32 of an RGB picture that is already open."""
+        side = self.config.image_size
+        if picture.size != (side, side):
+            picture = picture.resize((side, side), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(torch.float32)
+        return pixels.div_(255).sub_(self.mean).div_(self.std).contiguous()
+
+
+@registry.register("processor", "blip2_image_train")
+class Blip2ImageTrain(Blip2ImageEval):
+    """The same for training: MiniGPT-4 learns from whole pictures, neither cropped nor flipped."""
+
+
+def _per_channel(name: str, values: tuple[float, ...] | None, default: tuple[float, ...]) -> torch.Tensor:
+    chosen = default if values is None else tuple(values)
+    if len(chosen) != 3:
+        raise ConfigError(f"{name}: {len(chosen)} numbers, but a picture has 3 channels (red, green, blue)")
+    return torch.tensor(chosen, dtype=torch.float32).view(3, 1, 1)

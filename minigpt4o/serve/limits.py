@@ -1,0 +1,129 @@
+"""What a person may send: counts, sizes and kinds are checked here by content, before anything is decoded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigpt4o.common.errors import Minigpt4oError
+from minigpt4o.conversation.sample import Media, MediaKind
+
+# Formats that are opened; Pillow knows many more, some of which start other programs.
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+AUDIO_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3")
+
+
+class ChatError(Minigpt4oError):
+    """Something the person in the chat can mend; the text is meant for them and names no path of the server."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest message that is taken."""
+
+    max_text_chars: int = 20_000
+    max_files: int = 8  # of one message
+    max_chat_files: int = 32  # of one conversation
+    max_file_mb: float = 20.0
+    max_image_pixels: int = 25_000_000
+    max_audio_seconds: float = 60.0
+
+
+def ensure_text(text: str, limits: Limits) -> None:
+    """Raises ChatError if the text is too long or is no text."""
+    if len(text) > limits.max_text_chars:
+        raise ChatError(f"This text has {len(text)} characters; please keep it under {limits.max_text_chars}.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ChatError("This text holds characters that are broken; please type it again.") from error
+
+
+def ensure_count(new: int, already: int, limits: Limits) -> None:
+    """Raises ChatError if a message, or the conversation with it, has too many files."""
+    if new > limits.max_files:
+        raise ChatError(f"These are {new} files; please send at most {limits.max_files} at a time.")
+    if new + already > limits.max_chat_files:
+        raise ChatError(
+            f"This chat would then hold {new + already} files and may hold {limits.max_chat_files};"
+            " please start a new chat."
+        )
+
+
+def read_media(path: str | Path, limits: Limits) -> tuple[MediaKind, Media]:
+    """A file a person sent, in memory under its own name, and what it is. Raises ChatError if it cannot be taken."""
+    file = Path(path)
+    name = file.name[-80:]
+    try:
+        if not file.is_file():
+            raise ChatError(f"{name}: there is no such file.")
+        size = file.stat().st_size
+        if size > limits.max_file_mb * 2**20:
+            raise ChatError(f"{name} has {size / 2**20:.1f} MB; please keep files under {limits.max_file_mb:g} MB.")
+        media = Media(data=file.read_bytes(), name=name)
+    except OSError as error:
+        raise ChatError(f"{name} cannot be read: {error.strerror}.") from error
+    return ensure_medium(media, limits), media
+
+
+def sort_media(paths: Sequence[str | Path], limits: Limits, already: int = 0) -> tuple[list[Media], list[Media]]:
+    """Pictures and sounds among files a person sent, by content. Raises ChatError for the first refused."""
+    ensure_count(len(paths), already, limits)
+    found = [read_media(path, limits) for path in paths]
+    return [m for kind, m in found if kind == "image"], [m for kind, m in found if kind == "audio"]
+
+
+def ensure_medium(media: Media, limits: Limits) -> MediaKind:
+    """What a file in memory is, by its content. Raises ChatError if it is neither, or larger than allowed."""
+    data = media.data if media.data is not None else media.read()
+    if not data:
+        raise ChatError(f"{media} is empty.")
+    size = _image_size(data)
+    if size is not None:
+        if size[0] * size[1] > limits.max_image_pixels:
+            raise ChatError(
+                f"{media} has {size[0]} x {size[1]} pixels; please keep pictures under"
+                f" {limits.max_image_pixels / 1e6:g} million pixels."
+            )
+        return "image"
+    seconds = _audio_seconds(data)
+    if seconds is None:
+        kinds = ", ".join([*IMAGE_FORMATS, "WAV", "FLAC", "OGG", "MP3"])
+        raise ChatError(f"{media} is no picture or sound that can be read ({kinds}).")
+    if seconds > limits.max_audio_seconds:
+        raise ChatError(
+            f"{media} lasts {seconds:.0f} seconds; please keep sounds under {limits.max_audio_seconds:g} seconds."
+        )
+    return "audio"
+
+
+def _image_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height by the header alone; None if this is no picture."""
+    import warnings
+
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the caller has a limit of its own
+            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+                return image.size
+    except Image.DecompressionBombError:
+        return (2**31, 2**31)
+    except (OSError, ValueError, SyntaxError):  # what Pillow raises for what is no picture, or a broken one
+        return None
+
+
+def _audio_seconds(data: bytes) -> float | None:
+    """Length by the header alone; None if this is no sound."""
+    import soundfile
+
+    try:
+        info = soundfile.info(io.BytesIO(data))
+    except (soundfile.SoundFileError, TypeError, ValueError):
+        return None
+    if info.format not in AUDIO_FORMATS or info.samplerate <= 0:
+        return None
+    return float(info.frames) / float(info.samplerate)

@@ -1,0 +1,174 @@
+"""Chat in the terminal: words are sent as they are, lines that begin with a slash are commands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+from minigpt4o.conversation.sample import Media
+from minigpt4o.serve.chat import ChatSession
+from minigpt4o.serve.limits import ChatError, read_media
+
+if TYPE_CHECKING:
+    from minigpt4o.common.config import Settings
+
+HELP = """\
+  /image FILE   attach a picture to the next message      /reset       forget the conversation
+  /audio FILE   attach a sound to the next message        /save FILE   write the conversation as JSON
+  /help         this list                                 /quit        leave (or Ctrl-D)
+  Ctrl-C stops an answer."""
+
+
+def main(settings: Settings, args: argparse.Namespace) -> int:
+    """Talk until the person leaves; with `--text`, give one answer and end. Returns the exit code."""
+    from minigpt4o.serve.inference import load_chat
+
+    terminal = Terminal(load_chat(settings))
+    images, audios = _paths(args, "image"), _paths(args, "audio")
+    text = getattr(args, "text", None)
+    if text is None and not images and not audios:
+        return terminal.talk()
+    try:
+        for path in [*images, *audios]:
+            terminal.attach(path)
+        terminal.answer(text or "")
+    except ChatError as error:
+        sys.stderr.write(f"chat: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def _paths(args: argparse.Namespace, name: str) -> list[str]:
+    given = getattr(args, name, None) or []
+    return [given] if isinstance(given, str) else list(given)
+
+
+@dataclass
+class Terminal:
+    """One person at a keyboard."""
+
+    session: ChatSession
+    source: TextIO = field(default_factory=lambda: sys.stdin)
+    target: TextIO = field(default_factory=lambda: sys.stdout)
+    images: list[Media] = field(default_factory=list)  # attached to the next message
+    audios: list[Media] = field(default_factory=list)
+
+    def talk(self) -> int:
+        """Read lines until the end. Returns 0."""
+        self._say(f"{HELP}\n")
+        while (line := self._read()) is not None:
+            try:
+                if line.startswith("/"):
+                    if not self._command(line):
+                        break
+                elif line.strip() or self.images or self.audios:
+                    self.answer(line)
+            except ChatError as error:
+                self._say(f"! {error}\n")
+        return 0
+
+    def answer(self, text: str) -> None:
+        """Send a message with what is attached, and write the answer as it comes. Raises ChatError."""
+        pieces = self.session.ask(text, self.images, self.audios)
+        with _interrupt_stops(self.session):
+            for count, piece in enumerate(pieces):
+                if not count and self.session.note:
+                    self._say(f"({self.session.note})\n")
+                self._say(piece)
+        self._say("\n")
+        self.images, self.audios = [], []
+
+    def attach(self, path: str) -> None:
+        """Add a file to the next message. Raises ChatError if it cannot be taken."""
+        kind, media = read_media(Path(path).expanduser(), self.session.limits)
+        if kind not in self.session.encoder.slots:
+            raise ChatError(f"This model does not take this kind of file ({kind}).")
+        (self.images if kind == "image" else self.audios).append(media)
+
+    def _command(self, line: str) -> bool:
+        """Do what a slash line says; False = leave."""
+        word, _, rest = line[1:].strip().partition(" ")
+        rest = rest.strip().strip("'\"")
+        if word in ("quit", "exit", "q"):
+            return False
+        if word in ("image", "audio", "save") and not rest:
+            raise ChatError(f"/{word} needs a file name.")
+        if word in ("image", "audio"):
+            self.attach(rest)
+            self._say(f"(attached: {self._attached()})\n")
+        elif word == "reset":
+            self.session.reset()
+            self.images, self.audios = [], []
+            self._say("(new conversation)\n")
+        elif word == "save":
+            self._save(Path(rest).expanduser())
+        elif word == "help":
+            self._say(f"{HELP}\n")
+        else:
+            raise ChatError(
+                f"There is no command /{word}; /help lists them. To send words that begin with /, add a space."
+            )
+        return True
+
+    def _save(self, path: Path) -> None:
+        try:
+            path.write_text(json.dumps(transcript(self.session), ensure_ascii=False, indent=2), encoding="utf-8")
+        except OSError as error:
+            raise ChatError(f"{path} cannot be written: {error.strerror}.") from error
+        self._say(f"(written: {path})\n")
+
+    def _attached(self) -> str:
+        return ", ".join(str(media) for media in [*self.images, *self.audios])
+
+    def _read(self) -> str | None:
+        """The next line without its end; None at the end of input."""
+        files = f" [{self._attached()}]" if self.images or self.audios else ""
+        try:
+            if self.source is sys.stdin and sys.stdin.isatty():
+                return input(f"you{files}> ")
+            return line.rstrip("\n") if (line := self.source.readline()) else None
+        except (EOFError, KeyboardInterrupt):
+            self._say("\n")
+            return None
+
+    def _say(self, text: str) -> None:
+        self.target.write(text)
+        self.target.flush()
+
+
+def transcript(session: ChatSession) -> list[dict[str, object]]:
+    """The conversation as chat messages; files by their names."""
+    messages: list[dict[str, object]] = []
+    for exchange in session.exchanges:
+        user: dict[str, object] = {"role": "user", "content": exchange.text}
+        for kind in ("images", "audios"):
+            if named := [str(media) for media in getattr(exchange, kind)]:
+                user[kind] = named
+        messages += [user, {"role": "assistant", "content": exchange.answer}]
+    return messages
+
+
+@contextmanager
+def _interrupt_stops(session: ChatSession) -> Iterator[None]:
+    """Ctrl-C ends the answer and not the program."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        session.stop()
+
+    try:
+        before = signal.signal(signal.SIGINT, stop)
+    except ValueError:  # not in the main thread: nobody can press Ctrl-C here
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,136 @@
+"""A tiny real model behind a chat: random weights, its own tokenizer, real processors."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minigpt4o.conversation.sample import Media
+
+TEXT = "a small red circle is at the top left. what is there? 小さな赤い丸が左上にあります。 0123456789 " * 30
+TEMPLATE_TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "<user>", "<assistant>", "<Img>", "</Img>", "<Aud>", "</Aud>"]
+
+
+@pytest.fixture(scope="session")
+def model_node(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The `model` node of a YAML: pictures of 16 x 16, sounds of 12 x 8, a Llama of 300 words and 256 positions."""
+    from minigpt4o.models.llms.tokenizer import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    words = train_tokenizer([folder / "text.txt"], folder / "tokenizer", 300, special_tokens=TEMPLATE_TOKENS)
+    llama = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    options = {**llama, "initializer_range": 0.2, "max_position_embeddings": 256}
+    small = {"width": 16, "depth": 1, "heads": 2}
+    return {
+        "arch": "aligned",
+        "llm": {"name": "causal_lm", "tokenizer": str(words), "options": options},
+        "encoders": {
+            "image": {"name": "timm_vit", "image_size": 16, "patch_size": 4, **small},
+            "audio": {"name": "spectrogram_transformer", "frames": 12, "mels": 8, "patch_frames": 4, **small},
+        },
+        "bridges": {"image": {"name": "grouped", "group": 4}, "audio": "linear"},
+        "template": "toy",
+        "precision": "fp32",
+    }
+
+
+@pytest.fixture(scope="session")
+def demo_yaml(model_node: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo YAML for the tiny model."""
+    import yaml
+
+    run = {
+        "runner": "chat",
+        "vis_processor": {"name": "blip2_image_eval", "image_size": 16},
+        "audio_processor": {"name": "log_mel", "n_mels": 8, "seconds": 0.12},
+        "max_new_tokens": 12,
+        "min_new_tokens": 4,
+        "server_port": 0,
+    }
+    file = tmp_path_factory.mktemp("demo") / "demo.yaml"
+    file.write_text(yaml.safe_dump({"model": model_node, "run": run}), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def tiny_model(demo_yaml: Path) -> Any:
+    """The model of the demo YAML, with random weights."""
+    from minigpt4o.common.config import load_settings
+    from minigpt4o.common.registry import registry
+
+    return registry.build(load_settings(demo_yaml, []).model).eval()
+
+
+@pytest.fixture
+def make_config() -> Callable[..., Any]:
+    """The `run` node of a demo YAML for the tiny model."""
+    from minigpt4o.common.registry import Part, registry
+
+    def make(**values: Any) -> Any:
+        sound = {"n_mels": 8, "seconds": 0.12, "n_fft": 400}
+        parts = {
+            "vis_processor": Part("processor", "blip2_image_eval", {"image_size": 16}),
+            "audio_processor": Part("processor", "log_mel", sound),
+        }
+        defaults = {"max_new_tokens": 12, "min_new_tokens": 4, "server_port": 0}
+        return registry.get("runner", "chat").Config(**{**parts, **defaults, **values})
+
+    return make
+
+
+@pytest.fixture
+def make_session(tiny_model: Any, make_config: Callable[..., Any]) -> Callable[..., Any]:
+    from minigpt4o.serve.inference import open_chat
+
+    return lambda **values: open_chat(tiny_model, make_config(**values))
+
+
+def png(colour: str = "red", side: int = 20) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def wav(seconds: float = 0.2) -> bytes:
+    import numpy as np
+    import soundfile
+
+    file = io.BytesIO()
+    wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(16000 * seconds)) / 16000)
+    soundfile.write(file, wave.astype("float32"), 16000, format="WAV")
+    return file.getvalue()
+
+
+@pytest.fixture
+def picture() -> Media:
+    return Media(data=png(), name="red.png")
+
+
+@pytest.fixture
+def sound() -> Media:
+    return Media(data=wav(), name="tone.wav")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Files as a person may send them: good ones, and some that are not what they are called."""
+    contents = {
+        "red.png": png(),
+        "blue.png": png("blue"),
+        "tone.wav": wav(),
+        "long.wav": wav(3.0),
+        "program.png": b"MZ\x90\x00" + bytes(200),
+        "empty.png": b"",
+        "cut.png": png(side=200)[:80],
+        "huge.png": png(side=3000),
+    }
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    return {name: tmp_path / name for name in contents}
