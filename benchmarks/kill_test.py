@@ -35,7 +35,6 @@ class Outcome:
     """What became of one run."""
 
     kills: int
-    started_over: int  # steps computed more than once, all kills together
     seconds: float
     log: str  # SHA-256 of metrics.jsonl
     weights: str  # SHA-256 of the final tensors
@@ -65,10 +64,9 @@ def until_done(settings: Any, mean_wait: float, draw: random.Random) -> Outcome:
     """Start, kill after a random time, start again, until a start comes to its end."""
     from minigpt4o.common.registry import registry
 
-    start, kills, again = time.monotonic(), 0, 0
+    start, kills = time.monotonic(), 0
     folder = Path(settings.run["output_dir"]) / settings.run["job_name"]
     while True:
-        before = written(folder)
         pid = in_child(lambda: registry.build(settings.run, settings=settings).run())
         deadline = time.monotonic() + draw.expovariate(1 / mean_wait) if mean_wait else float("inf")
         done = 0
@@ -83,17 +81,12 @@ def until_done(settings: Any, mean_wait: float, draw: random.Random) -> Outcome:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         kills += 1
-        again += max(0, before - written(folder))
+        if any(folder.glob("*/finished.json")):  # killed after its last act
+            break
     runs = [f for f in folder.iterdir() if (f / "finished.json").exists()]
     if len(runs) != 1:
         raise SystemExit(f"{folder}: {len(runs)} finished runs, not one")
-    return Outcome(kills, again, time.monotonic() - start, *digests(runs[0]))
-
-
-def written(folder: Path) -> int:
-    """Lines of the newest metrics.jsonl."""
-    logs = sorted(folder.glob("*/metrics.jsonl")) if folder.is_dir() else []
-    return logs[-1].read_bytes().count(b"\n") if logs else 0
+    return Outcome(kills, time.monotonic() - start, *digests(runs[0]))
 
 
 def digests(run: Path) -> tuple[str, str]:
@@ -142,7 +135,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="", help="folder for the runs; default: a temporary one")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.ERROR)
+    logging.basicConfig()
+    logging.getLogger().handlers[0].setLevel(logging.ERROR)  # each run's log.txt has the rest
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
 

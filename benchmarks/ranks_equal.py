@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[1]
 ENGINES = ["torch", "deepspeed:1", "deepspeed:2", "deepspeed:3"]
 
 
-def launch(args: argparse.Namespace, output: Path, job: str, ranks: int, engine: str, rows: int) -> list[dict[str, Any]]:
+def launch(
+    args: argparse.Namespace, output: Path, job: str, ranks: int, engine: str, rows: int
+) -> list[dict[str, Any]]:
     """Train `--steps` steps; the rows of metrics.jsonl."""
     name, _, stage = engine.partition(":")
     options = [
@@ -61,7 +63,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         one = launch(args, Path(folder), "one", 1, "torch", args.global_batch)
         for engine in args.engines:
-            rows = launch(args, Path(folder), engine.replace(":", ""), args.ranks, engine, args.global_batch // args.ranks)
+            rows = launch(
+                args, Path(folder), engine.replace(":", ""), args.ranks, engine, args.global_batch // args.ranks
+            )
             apart = max(abs(a["loss"] - b["loss"]) for a, b in zip(one, rows, strict=True))
             same_data = all(a["ids"] == b["ids"] for a, b in zip(one, rows, strict=True))
             ok = apart <= args.tolerance and same_data

@@ -23,6 +23,6 @@ def tokenizer(args: argparse.Namespace) -> int:
     from minigpt4o.models.llms.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
     special = [*SPECIAL_TOKENS, *(word for word in args.special if word not in SPECIAL_TOKENS)]
-    folder = train_tokenizer(args.text, args.out, vocab_size=args.vocab_size, special_tokens=special)
+    folder = train_tokenizer(args.text, args.out, args.vocab_size, special, whole_words=args.word)
     say(f"written: {folder}")
     return 0

@@ -22,7 +22,9 @@ LEDGER = LOGS / "steps.json"  # name of a step -> the key it was started or done
 CHAT = "eval_configs/toy/demo.yaml"
 
 
-TEMPLATE_TOKENS = ("<user>", "<assistant>", "<Img>", "</Img>", "<Aud>", "</Aud>")  # of conversation/templates/toy.yaml
+# Of conversation/templates/toy.yaml: who speaks is the template's to say, the brackets of media are words like others.
+SPEAKERS = ("<user>", "<assistant>")
+BRACKETS = ("<Img>", "</Img>", "<Aud>", "</Aud>")
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,12 @@ PLAN: tuple[tuple[Act, ...], ...] = (
                 "data/toy/tokenizer_text.txt",
                 "--out",
                 "output/toy/tokenizer",
+                "--vocab-size",
+                "768",
                 "--special",
-                *TEMPLATE_TOKENS,
+                *SPEAKERS,
+                "--word",
+                *BRACKETS,
             ),
             "output/toy/tokenizer/tokenizer.json",
         ),

@@ -130,7 +130,7 @@ def main_decides(decide: Callable[[], T]) -> T:
         dist.broadcast_object_list(box, src=0)
     if box[1] is not None:
         raise box[1]
-    return box[0]  # type: ignore[no-any-return]
+    return box[0]
 
 
 def finish(world: World) -> None:

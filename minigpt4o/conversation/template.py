@@ -23,6 +23,7 @@ class Around:
 
     before: str = ""
     after: str = ""
+    lead: str = ""  # learned with an assistant's words, in front of them: " " makes its first word cut like any other
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Template:
             around = self.roles[turn.role]
             segments.append(Segment("control", around.before))
             if turn.role == "assistant":
-                segments.append(Segment("learned", turn.text, around.after))
+                segments.append(Segment("learned", around.lead + turn.text, around.after))
             else:
                 segments += self._said(turn.text)
                 segments.append(Segment("control", around.after))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -47,7 +48,7 @@ def _start_worker(number: int) -> None:
 
 def made_by(loader: DataLoader) -> Iterator[tuple[Batch | None, list[BadSample]]]:
     """What the workers made; their errors raised here, a dead worker named."""
-    batches = iter(loader)
+    batches = _started(loader)
     while True:
         try:
             made = next(batches)
@@ -56,6 +57,7 @@ def made_by(loader: DataLoader) -> Iterator[tuple[Batch | None, list[BadSample]]
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
+            end_workers(loader)
             raise DataError(
                 f"a loader's worker process died ({error}); mostly the machine ran out of memory: "
                 f"lower run.num_workers or the batch size"
@@ -64,6 +66,19 @@ def made_by(loader: DataLoader) -> Iterator[tuple[Batch | None, list[BadSample]]
             end_workers(loader)
             raise made
         yield made
+
+
+def _started(loader: DataLoader) -> Iterator[Any]:
+    """The loader's iterator, without the signal handler by which torch tells of a dead worker.
+
+    That handler raises in whatever line the main process happens to be in, be it the optimizer's step or the writing
+    of a checkpoint. Without it the death is found when the next batch is asked for, within 5 seconds.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if loader.num_workers > 0 and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
+    return batches
 
 
 def end_workers(loader: DataLoader) -> None:

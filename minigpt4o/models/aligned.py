@@ -30,6 +30,7 @@ from minigpt4o.models.base import (
 )
 from minigpt4o.models.loss import learned_states, summed_loss
 from minigpt4o.models.padding import length_groups, padded_right
+from minigpt4o.models.precision import autocast, dtype_of
 from minigpt4o.models.splice import splice
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class AlignedModel(nn.Module):
             learns = any(p.requires_grad and not is_lora(n) for n, p in module.named_parameters())
             if getattr(module, "from_scratch", False) and not learns and name not in loaded:
                 log.warning("%s is frozen with random weights: give it weights, or name it in model.train", name)
-        self.compute_dtype = _dtype(self.config.precision)
+        self.compute_dtype = dtype_of(self.config.precision)
         for name, parameter in self.named_parameters():  # what learns and the norms stay in fp32
             full = parameter.requires_grad or name.startswith("norms.")
             parameter.data = parameter.data.to(torch.float32 if full else self.compute_dtype)
@@ -262,7 +263,7 @@ class AlignedModel(nn.Module):
 
     def autocast(self) -> Any:
         """The number format of the forward pass; nothing for fp32."""
-        return torch.autocast(self.device.type, self.compute_dtype) if self.autocast_on else contextlib.nullcontext()
+        return autocast(self.device, self.compute_dtype)
 
 
 def _check(config: AlignedModel.Config) -> None:
@@ -274,9 +275,3 @@ def _check(config: AlignedModel.Config) -> None:
                 raise ConfigError(f"model.{have}.{kind} has no model.{lack}.{kind}; an encoder needs its bridge")
     if LORA in config.train and not config.lora_r:
         raise ConfigError("model.train names lora but model.lora_r is 0; set a rank, for example 8")
-
-
-def _dtype(precision: str) -> torch.dtype:
-    if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
-    return torch.bfloat16 if precision == "bf16" else torch.float32

@@ -49,6 +49,7 @@ class Runner:
         warmup_steps: int = 0  # optimizer steps from warmup_lr to init_lr
         lr_decay_rate: float | None = None  # factor per epoch of linear_warmup_step_lr
         lr_multipliers: dict[str, float] = field(default_factory=dict)  # dotted prefix of parameters -> factor on lr
+        optimizer: Literal["adamw", "muon"] = "adamw"  # muon: orthogonalised steps for hidden matrices, AdamW elsewhere
         weight_decay: float = 0.05  # of matrices; biases, norms and vectors have none
         beta2: float = 0.999  # Adam's second decay; the first is 0.9
         grad_clip: float = 1.0  # largest norm of the gradient; 0 = do not clip
@@ -64,7 +65,7 @@ class Runner:
         seed: int = 42  # of data order, dropout and new weights
         train_splits: list[str] = field(default_factory=lambda: ["train"])  # splits that are learned from
         valid_splits: list[str] = field(default_factory=lambda: ["val"])  # looked at while training, where there is one
-        valid_freq: int = 0  # steps between validations; 0 = at the end of every epoch
+        valid_freq: int = 0  # steps between validations; 0 = with every checkpoint
         valid_batches: int = 4  # validation batches per data set
         probe_size: int = 8  # fixed validation questions whose generated answers are kept in samples/
         probe_tokens: int = 32  # longest answer to them
@@ -80,12 +81,11 @@ class Runner:
         export: bool = (
             True  # a trained language model also goes into the last checkpoint as a Hugging Face folder (llm/)
         )
-        distributed: bool = True  # LAVIS's name; torchrun decides
 
     def __init__(self, config: Config, *, settings: Settings) -> None:
         self.config, self.settings = config, settings
-        self.path: Path | None = None  # the run's folder; none in a dry run
-        self.folder: rundir.RunFolder | None = None  # the same, owned; on rank 0 only
+        self.path = Path()  # the run's folder; "." in a dry run
+        self.folder: rundir.RunFolder | None = None  # the same, owned: on rank 0, and not in a dry run
         self.log_file: rundir.StepLog | None = None  # on rank 0 only
         self.signals = StopSignals()
         self.stopping = False
@@ -140,9 +140,9 @@ class Runner:
         self.batch_size = config.batch_size_train or data.common_batch_size(self.settings)
         self.global_batch = self.batch_size * config.accum_grad_iters * self.world.size
         self.builders = data.train_builders(self.settings, config.train_splits)
-        self.model = build_model(self.settings)
+        self.model: Any = build_model(self.settings)
         self.task = build_task(self.settings)
-        quarantine = None if self.path is None else data.quarantine_file(self.path, self.world)
+        quarantine = data.quarantine_file(self.path, self.world) if self.path.name else None
         self.loader = data.open_loader(self, quarantine)
         self.epoch_steps = config.iters_per_epoch or data.steps_of(self.loader.samples_per_epoch, self.global_batch)
         self.total_steps = config.max_steps or config.max_epoch * self.epoch_steps
@@ -156,6 +156,7 @@ class Runner:
         if self.resume_from is not None:
             learned, self.progress, saved = checkpoint.load(self.resume_from)
             checkpoint.refuse_other(self.resume_from, saved, self.identity, self.model, learned)
+            setup.tell_changes(saved.about, self.identity.about)
             self.loader.load_state(self.progress.loader)
             log.info("continuing from %s: step %d", self.resume_from, self.progress.step)
         if self.folder is not None:
@@ -226,7 +227,7 @@ class Runner:
     def _look(self, row: dict[str, Any]) -> None:
         """Validate and answer the probe questions if it is time; the result becomes part of the step's line."""
         step = self.progress.step
-        every = self.config.valid_freq or self.epoch_steps
+        every = self.config.valid_freq or self.config.save_freq
         if not self.validator.builders or (step % every and step != self.total_steps):
             return
         self.model.eval()
@@ -292,9 +293,9 @@ class Runner:
     def _close(self) -> None:
         for tracker in getattr(self, "trackers", []):
             tracker.close()
-        for name in ("log_file", "folder"):
-            if getattr(self, name, None) is not None:
-                getattr(self, name).close()
+        for owned in (getattr(self, "loader", None), self.log_file, self.folder):
+            if owned is not None:
+                owned.close()
         setup.close_log()
         with suppress(RuntimeError):  # a rank that is gone already cannot be waited for
             distributed.finish(self.world)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minigpt4o.common.errors import CheckpointError
 from minigpt4o.common.files import STEP_PREFIX, dump_json, pieces, publish, step_folders
@@ -122,14 +122,14 @@ def load(folder: Path) -> tuple[Learned, Progress, Identity]:
     return Learned(weights, moments, updates), progress, identity
 
 
-def identity_of(model: nn.Module, data: Mapping[str, str], seed: int, about: Mapping[str, Any]) -> Identity:
+def identity_of(model: Any, data: Mapping[str, str], seed: int, about: Mapping[str, Any]) -> Identity:
     """What this run is, read from its parts. Reads every frozen weight once."""
     trained = {name: list(p.shape) for name, p in model.trained_parameters().items()}
     frozen = model.frozen_fingerprints() if hasattr(model, "frozen_fingerprints") else {}
     return Identity(trained, dict(data), frozen, seed, dict(about))
 
 
-def refuse_other(folder: Path, saved: Identity, mine: Identity, model: nn.Module, learned: Learned) -> None:
+def refuse_other(folder: Path, saved: Identity, mine: Identity, model: Any, learned: Learned) -> None:
     """Raises CheckpointError that names every way in which the checkpoint is of another run."""
     lines = _differences("trained tensor", saved.trained, mine.trained, lambda shape: str(tuple(shape)))
     lines += _differences("data set", saved.data, mine.data, lambda word: word[:12])

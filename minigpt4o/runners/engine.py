@@ -24,6 +24,7 @@ class Recipe:
     lr: float
     weight_decay: float = 0.05
     beta2: float = 0.999
+    optimizer: str = "adamw"  # or "muon"
     lr_multipliers: Mapping[str, float] = field(default_factory=dict)
     grad_clip: float = 1.0  # 0: do not clip
     accum: int = 1
@@ -84,7 +85,7 @@ class Touch(torch.autograd.Function):
         return total.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         zeros = (torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.like)
         return (grad, *zeros)
 
@@ -92,7 +93,7 @@ class Touch(torch.autograd.Function):
 class Learner(nn.Module):
     """Model and task as one module: a forward pass is a training loss or, with `decoding`, answers."""
 
-    def __init__(self, model: nn.Module, task: Any, *, touch: bool) -> None:
+    def __init__(self, model: Any, task: Any, *, touch: bool) -> None:
         super().__init__()
         self.model = model
         self.task = task

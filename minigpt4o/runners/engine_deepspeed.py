@@ -40,7 +40,7 @@ class DeepSpeedEngine:
         self,
         config: Config,
         *,
-        model: nn.Module,
+        model: Any,
         task: Any,
         world: World,
         recipe: Recipe,
@@ -71,6 +71,8 @@ class DeepSpeedEngine:
     def _initialize(self) -> Any:
         deepspeed = import_deepspeed(self.world)
         recipe = self.recipe
+        if recipe.optimizer != "adamw":
+            raise ConfigError(f"run.optimizer: engine deepspeed knows adamw only, not {recipe.optimizer}; use engine torch")
         groups = named_groups(self.model, self.trained, recipe.weight_decay, recipe.lr_multipliers)
         groups = [{key: value for key, value in group.items() if key != "names"} for group in groups]
         bucket = min(MAX_BUCKET, sum(p.numel() for p in self.trained.values()))
@@ -162,8 +164,10 @@ class DeepSpeedEngine:
         return Learned(weights, moments, updates)
 
     def _link_moments(self) -> None:
-        """Let parameters of ZeRO 1 and 2 find their moments. DeepSpeed does it once, after the first group's first step,
-        when the other groups have none yet."""
+        """Let parameters of ZeRO 1 and 2 find their moments.
+
+        DeepSpeed does it once, after the first group's first step, when the other groups have none yet.
+        """
         if self.stage in (1, 2):
             self.engine.optimizer._hp_optimizer_states_linked = False
             self.engine.optimizer._lazy_init_hp_params_optimizer_state()

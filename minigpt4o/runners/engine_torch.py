@@ -14,7 +14,7 @@ from minigpt4o.common.distributed import World
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.batch import Batch, Decoding
 from minigpt4o.runners.engine import MOMENTS, Learned, Learner, Recipe, mean_for_backward, trained_buffers
-from minigpt4o.runners.optim import build_adamw, named_groups, set_lr
+from minigpt4o.runners.optim import build_optimizer, named_groups, set_lr
 
 
 @registry.register("engine", "torch")
@@ -32,7 +32,7 @@ class TorchEngine:
         self,
         config: Config,
         *,
-        model: nn.Module,
+        model: Any,
         task: Any,
         world: World,
         recipe: Recipe,
@@ -43,7 +43,7 @@ class TorchEngine:
         for parameter in self.trained.values():
             parameter.data = parameter.data.float()  # AdamW needs float32 masters; autocast computes in bfloat16
         groups = named_groups(model, self.trained, recipe.weight_decay, recipe.lr_multipliers)
-        self.optimizer = build_adamw(groups, recipe.lr, recipe.beta2)
+        self.optimizer = build_optimizer(recipe.optimizer, groups, model, recipe.lr, recipe.beta2)
         if restored is not None:
             self._restore(restored)
         self.learner = Learner(model, task, touch=True)

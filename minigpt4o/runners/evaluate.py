@@ -22,7 +22,7 @@ from minigpt4o.runners.evaluate_answers import MediaCache, Questioner
 from minigpt4o.runners.evaluate_folder import EvaluationFolder, config_hash
 from minigpt4o.runners.evaluate_items import CONDITIONS, SEEN, Asked, Item, collect, data_hash, under
 from minigpt4o.runners.evaluate_journal import Journal
-from minigpt4o.runners.evaluate_model import Variant, build_variant
+from minigpt4o.runners.evaluate_model import Variant, build_variant, checkpoint_marks
 from minigpt4o.runners.evaluate_results import Scored, Tree, breakdown, gain, scored, table
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,8 @@ class Evaluate:
             torch.set_num_threads(self.config.threads)
         world = distributed.start(self.config.device, timeout_s=WAIT_S)
         try:
-            folder = EvaluationFolder(self.config, config_hash(self.settings))
+            marks = checkpoint_marks([*self.variants().values(), self.settings.model.values.get("ckpt", "")])
+            folder = EvaluationFolder(self.config, "/".join([config_hash(self.settings), *marks]))
             try:
                 data = self.collect()
                 journals, variants = self.answer_all(data, folder, world)
@@ -195,6 +196,8 @@ class Evaluate:
         journal = Journal(path, header, questioner.rank, folder.resumed)
         distributed.barrier()  # everyone has read what is there before anyone appends or merges
         if journal.complete:
+            if questioner.rank == 0:
+                journal.tidy()  # a kill may have come between merging and removing
             return journal
         label, began = f"{variant.label} {one.name} {condition}", time.monotonic()
         todo = sum(item.sample.id not in journal.rows for item in items)

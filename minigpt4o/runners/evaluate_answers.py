@@ -113,7 +113,7 @@ class Questioner:
         """The prompt as the template renders it, with marks where media stand."""
         turns = sample.turns[:-1] if sample.turns and sample.turns[-1].role == "assistant" else sample.turns
         segments = self.encoder.template.render(turns, open_answer=True)
-        marks: dict[str, str] = {**MARKS}
+        marks = {str(kind): mark for kind, mark in MARKS.items()}
         return "".join(marks.get(s.kind, s.text) for s in segments)
 
     def batches(self, items: Sequence[Item]) -> list[list[Item]]:

@@ -13,13 +13,14 @@ from typing import Any
 
 from minigpt4o.common import distributed
 from minigpt4o.common.errors import ConfigError
-from minigpt4o.common.files import write_json
+from minigpt4o.common.files import sweep, write_json
 from minigpt4o.runners.rundir import LOCK, check_writable, new_run_id
 
 log = logging.getLogger(__name__)
 
 MARK = "evaluation.json"  # written first: which configuration is evaluated here
 RESULTS = "results.json"  # written last
+PREDICTIONS = "predictions"  # folder of the answers
 # Settings of `run` that may change between a stopped evaluation and its continuation.
 _FREE = "run_id resume num_workers threads device report curves gallery bootstrap group_by max_bad_fraction"
 FREE_KEYS = frozenset(_FREE.split())
@@ -59,6 +60,8 @@ class EvaluationFolder:
             else:
                 folder = job / new_run_id()
                 self._take(folder)
+        for place in (folder, folder / PREDICTIONS):
+            sweep(place)
         write_json(folder / MARK, {"config": identity})
         return folder
 
@@ -88,7 +91,7 @@ class EvaluationFolder:
     def predictions(self, variant: str, dataset: str, condition: str) -> Path:
         """The predictions file of one variant, data set and condition."""
         words = [re.sub(r"[^\w-]+", "_", word) for word in (variant, dataset, condition)]
-        return self.path / "predictions" / (".".join(words) + ".jsonl")
+        return self.path / PREDICTIONS / (".".join(words) + ".jsonl")
 
     def close(self) -> None:
         """Let go of the folder."""

@@ -108,6 +108,10 @@ class Journal:
                 f"{self.path}: {len(missing)} of {len(order)} answers are missing, first {missing[0]!r}"
             )
         write_bytes(self.path, b"".join([line_of(self.header), *(line_of(self.rows[name]) for name in order)]))
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove parts that the merged file has made useless; called by one rank."""
         for file in self._parts():
             file.unlink()
 

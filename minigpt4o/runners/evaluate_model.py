@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from minigpt4o.common.errors import CheckpointError
-from minigpt4o.common.files import find_checkpoint
+from minigpt4o.common.files import MANIFEST, find_checkpoint, sha256_of
 from minigpt4o.common.registry import Part, registry
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,15 @@ def variant_part(model: Part, checkpoint: str) -> tuple[Part, str]:
                 {k: v for k, v in _saved_model_values(Path(folder)).items() if k in ADAPTER_KEYS and k in known}
             )
     return dataclasses.replace(model, values=values), folder
+
+
+def checkpoint_marks(paths: Iterable[str]) -> list[str]:
+    """What tells checkpoints apart without reading them: SHA-256 of their manifests; "" for none or a plain file."""
+    marks = []
+    for path in paths:
+        manifest = find_checkpoint(path) / MANIFEST if path and not path.endswith(".safetensors") else None
+        marks.append(sha256_of(manifest) if manifest is not None else "")
+    return marks
 
 
 def adapter_rank(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""AdamW over exactly the trained parameters, in groups that have names."""
+"""AdamW, or Muon with AdamW, over exactly the trained parameters, in groups that have names."""
 
 from __future__ import annotations
 
@@ -64,6 +64,17 @@ def build_adamw(groups: list[dict[str, Any]], lr: float, beta2: float) -> torch.
     """AdamW; fused on CUDA, where every parameter lives on the GPU, plain on the CPU."""
     on_cuda = all(p.is_cuda for group in groups for p in group["params"])
     return torch.optim.AdamW(groups, lr=lr, betas=(BETA1, beta2), eps=EPS, fused=True if on_cuda else None)
+
+
+def build_optimizer(
+    kind: str, groups: list[dict[str, Any]], model: nn.Module, lr: float, beta2: float
+) -> torch.optim.AdamW:
+    """`adamw`, or `muon`: Muon for hidden matrices and AdamW for the rest."""
+    if kind == "adamw":
+        return build_adamw(groups, lr, beta2)
+    from minigpt4o.runners.muon import MuonAdamW, hidden_matrices, split_groups
+
+    return MuonAdamW(split_groups(groups, hidden_matrices(model)), lr=lr, betas=(BETA1, beta2), eps=EPS)
 
 
 def set_lr(optimizer: Any, lr: float) -> None:

@@ -102,6 +102,7 @@ def recipe(runner: Runner) -> Recipe:
         lr=config.init_lr,
         weight_decay=config.weight_decay,
         beta2=config.beta2,
+        optimizer=config.optimizer,
         lr_multipliers=config.lr_multipliers,
         grad_clip=config.grad_clip,
         accum=config.accum_grad_iters,
@@ -141,7 +142,7 @@ def check_count(counted: float, learned: int, total: float) -> None:
     if math.isfinite(total) and round(counted) != learned:
         raise Minigpt4oError(
             f"the model summed the loss of {counted:.0f} tokens, but the labels of the step mark {learned}; the "
-            "model's LossSum.count is wrong, or its task needs a method learned_tokens(batch) that counts in the same way"
+            "model's LossSum.count is wrong, or its task needs a method learned_tokens(batch) that counts the same way"
         )
 
 
@@ -197,7 +198,15 @@ def about(runner: Runner) -> dict[str, Any]:
         "engine": runner.config.engine.name,
         "device": str(runner.world.device),
         "total_steps": runner.total_steps,
+        "global_batch": runner.global_batch,
     }
+
+
+def tell_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """What a continued run does differently from its first part; all of it is allowed."""
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key):
+            log.warning("%s was %s, is now %s", key, before.get(key), now.get(key))
 
 
 def manifest(runner: Runner) -> dict[str, Any]:

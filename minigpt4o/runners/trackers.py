@@ -76,7 +76,7 @@ class WandB:
         try:
             import wandb
 
-            mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+            mode: Any = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
             settings = wandb.Settings(init_timeout=PATIENCE_S, silent=True)
             board = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "minigpt4o"),

@@ -42,8 +42,8 @@ def exchange(window: Sequence[Batch], count: Callable[[Batch], int] = learned_to
     found = [row.tolist() for row in distributed.all_gather(torch.tensor([*head, *ids], dtype=torch.int64))]
     if len({row[0] for row in found}) > 1:
         raise Minigpt4oError(f"ranks hold {[row[0] for row in found]} samples in one step; they must hold equally many")
-    sums = [sum(row[i] for row in found) for i in range(1, len(head))]
-    return Facts(*sums, ids=global_order_sha1([row[len(head) :] for row in found], len(window)))
+    learned, tokens, skipped = (sum(row[i] for row in found) for i in range(1, len(head)))
+    return Facts(learned, tokens, skipped, global_order_sha1([row[len(head) :] for row in found], len(window)))
 
 
 def id_digest(word: str) -> int:

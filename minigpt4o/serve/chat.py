@@ -6,7 +6,7 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ class ChatSession:
         """End the answer that is being given; what was said of it stays in the history."""
         self._stop.set()
 
-    def ask(self, text: str, images: Sequence[Media] = (), audios: Sequence[Media] = ()) -> Iterator[str]:
+    def ask(self, text: str, images: Sequence[Media] = (), audios: Sequence[Media] = ()) -> Generator[str, None, None]:
         """The answer in pieces as they are generated; afterwards it is part of the history.
 
         Raises ChatError, before the first piece, if the text or a file cannot be used; the history is then unchanged.

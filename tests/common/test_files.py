@@ -37,11 +37,12 @@ def in_child(work: Callable[[], None]) -> int:
     """Run in a forked process; its exit code."""
     pid = os.fork()
     if pid == 0:
+        code = 1
         try:
             work()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
+            code = 0
+        finally:
+            os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 

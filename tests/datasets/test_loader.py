@@ -196,11 +196,14 @@ def test_a_programming_error_is_not_taken_for_a_bad_sample():
         take(loader({"a": Numbers(8, "a", bad=[3], error=ZeroDivisionError())}), 2)
 
 
-def test_a_killed_worker_is_named_and_ends_the_run():
+def test_a_killed_worker_is_told_where_the_next_batch_is_asked_for_and_nowhere_else():
     killed = loader({"a": Numbers(8, "a")}, num_workers=1)
     batches = iter(killed)
     next(batches)
-    os.kill(killed._loader._iterator._workers[0].pid, signal.SIGKILL)
+    worker = killed._loader._iterator._workers[0]
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    assert sum(range(1000)) == 499_500  # the main process is in the middle of something else
     with pytest.raises(DataError, match="worker process died"):
         take(batches, 20)
 

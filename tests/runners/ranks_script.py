@@ -9,12 +9,12 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
-import tiny_world
-from torch import distributed as dist
+import tiny_world  # noqa: E402
+from torch import distributed as dist  # noqa: E402
 
-from minigpt4o.common import distributed
-from minigpt4o.common.registry import Part, registry
-from minigpt4o.models.base import LossSum
+from minigpt4o.common import distributed  # noqa: E402
+from minigpt4o.common.registry import Part, registry  # noqa: E402
+from minigpt4o.models.base import LossSum  # noqa: E402
 
 
 @registry.register("task", "spoil_rank_1")

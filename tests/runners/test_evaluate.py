@@ -155,6 +155,8 @@ def test_cut_off_anywhere_it_ends_with_the_same_bytes(evaluate: Any, whole: Path
     folder.mkdir(parents=True)
     done = answers(whole)
     (folder / "model.caption.seen.jsonl").write_bytes(done["model.caption.seen.jsonl"])  # finished before
+    (folder / "model.caption.seen.rank0.part").write_bytes(done["model.caption.seen.jsonl"])  # merged, not yet removed
+    (folder / ".tmp-model.talk.seen.jsonl-1-ab").write_bytes(b"{")  # killed while merging
     (folder / "model.sounds.seen.rank0.part").write_bytes(done["model.sounds.seen.jsonl"][:cut])
     assert answers(evaluate()) == done
 

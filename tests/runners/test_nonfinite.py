@@ -26,7 +26,7 @@ class Spoiled:
     @dataclass
     class Config:
         steps: str = ""  # numbers of the spoiled steps, with commas
-        value: str = "nan"  # what their loss is multiplied by; "gradient" spoils only the gradient
+        value: str = "nan"  # what their loss is multiplied by; "gradient" or "loss" spoils only that
 
     def __init__(self, config: Config) -> None:
         self.config, self.calls = config, 0
@@ -41,6 +41,8 @@ class Spoiled:
         if self.config.value == "gradient":
             found.loss_sum.register_hook(lambda grad: grad * float("nan"))
             return found
+        if self.config.value == "loss":
+            return LossSum(found.loss_sum + float("nan"), found.count)
         return LossSum(found.loss_sum * float(self.config.value), found.count)
 
 
@@ -48,7 +50,7 @@ def spoiled(steps: str, value: str) -> Part:
     return Part("task", "spoiled_for_test", {"steps": steps, "value": value})
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "gradient"])
+@pytest.mark.parametrize("value", ["nan", "inf", "gradient", "loss"])
 def test_a_spoiled_step_changes_neither_weights_nor_moments(
     make_settings: Make, value: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,10 +15,10 @@ Message = dict[str, str]  # role, content
 COUNT_IN_PICTURE = {"en": "how many objects are in the picture?", "ja": "絵に物はいくつありますか？"}
 
 
-def picture_talk(scene: Scene, lang: str, split: str, rng: random.Random, relations: bool = False) -> list[Message]:
+def picture_talk(scene: Scene, lang: str, rng: random.Random, relations: bool = False) -> list[Message]:
     """Two or three rounds about one picture; the first may ask for a description."""
     rounds = rng.randint(2, 3)
-    pairs = [(q.text, q.answer) for q in say.questions(scene, lang, split, rng, rounds, relations)]
+    pairs = [(q.text, q.answer) for q in say.questions(scene, lang, rng, rounds, relations)]
     if rng.random() < 0.3:
         pairs[0] = (rng.choice(PROMPTS["caption"][lang]), say.caption(scene, lang))
     return _messages(pairs, IMAGE_MARK)
@@ -32,9 +32,9 @@ def sound_talk(noise: Noise, lang: str, rng: random.Random) -> list[Message]:
     return _messages(pairs, AUDIO_MARK)
 
 
-def both_talk(scene: Scene, noise: Noise, lang: str, split: str, rng: random.Random) -> list[Message]:
+def both_talk(scene: Scene, noise: Noise, lang: str, rng: random.Random) -> list[Message]:
     """Two or three rounds about a picture and a sound given together: at least one round about each."""
-    seen = say.question(scene, lang, split, rng, rng.choice(say.QUESTION_TYPES))
+    seen = say.question(scene, lang, rng, rng.choice(say.QUESTION_TYPES))
     text = COUNT_IN_PICTURE[lang] if seen.type == "count" else seen.text
     heard = say.sound_questions(noise, lang, rng, rng.randint(1, 2))
     pairs = [(text, seen.answer), *((q.text, q.answer) for q in heard)]
@@ -56,59 +56,48 @@ def _messages(pairs: list[tuple[str, str]], media: str) -> list[Message]:
 
 
 # What the rows of the language corpus are about, and how often.
-CORPUS_MIX = {
-    "caption": 20,
-    "vqa": 32,
-    "refer": 14,
-    "audio_caption": 8,
-    "audio_qa": 9,
-    "picture_talk": 8,
-    "sound_talk": 3,
-    "both_talk": 4,
-    "small_talk": 2,
-}
+CORPUS_MIX = {"picture": 66, "sound": 18, "both": 12, "small_talk": 4}
+CORPUS_OBJECTS = (1, 2, 2, 3)  # objects of a scene that is only told: more of them make the reader choose
+CORPUS_ROUNDS = 5  # many questions about one scene: more to learn for the same reading
+PICTURE_ROUNDS = {"caption": 2, "refer": 3, "question": 7}
+SOUND_ROUNDS = {"caption": 1, "question": 3}
 
 
 def corpus_row(split: str, level: str, rng: random.Random) -> dict:
     """A conversation in which the picture or sound is told in words where its features will stand later."""
-    task = rng.choices(tuple(CORPUS_MIX), tuple(CORPUS_MIX.values()))[0]
+    about = rng.choices(tuple(CORPUS_MIX), tuple(CORPUS_MIX.values()))[0]
     lang = rng.choice(LANGUAGES)
-    scene, noise = draw_scene(rng, split, level), draw_noise(rng, split)
-    if task == "small_talk":
-        messages = small_talk(lang, rng)
-    elif task == "both_talk":
-        messages = both_talk(scene, noise, lang, split, rng)
-    elif task == "picture_talk":
-        messages = picture_talk(scene, lang, split, rng, level == "scene")
-    elif task == "sound_talk":
-        messages = sound_talk(noise, lang, rng)
-    else:
-        messages = _one_round(task, scene, noise, lang, split, level, rng)
-    first = messages[0]
-    first["content"] = (
-        first["content"]
-        .replace(IMAGE_MARK, f"<Img>{say.scene_text(scene)}</Img>")
-        .replace(AUDIO_MARK, f"<Aud>{say.sound_text(noise)}</Aud>")
-    )
-    return {"messages": messages, "language": lang, "task": task}
+    if about == "small_talk":
+        return {"messages": small_talk(lang, rng), "language": lang, "task": about}
+    scene, noise = draw_scene(rng, split, level, rng.choice(CORPUS_OBJECTS)), draw_noise(rng, split)
+    told, pairs = "", []
+    if about != "sound":
+        told += f"<Img>{say.scene_text(scene, lang)}</Img>"
+        pairs += [_picture_round(scene, lang, rng, level) for _ in range(CORPUS_ROUNDS)]
+    if about != "picture":
+        told += f"<Aud>{say.sound_text(noise, lang)}</Aud>"
+        pairs += [_sound_round(noise, lang, rng) for _ in range(CORPUS_ROUNDS - 2)]
+    if about == "both":
+        rng.shuffle(pairs)
+        pairs = pairs[:CORPUS_ROUNDS]
+    return {"messages": _messages(pairs, told), "language": lang, "task": about}
 
 
-def _one_round(
-    task: str, scene: Scene, noise: Noise, lang: str, split: str, level: str, rng: random.Random
-) -> list[Message]:
+def _picture_round(scene: Scene, lang: str, rng: random.Random, level: str) -> tuple[str, str]:
+    task = rng.choices(tuple(PICTURE_ROUNDS), tuple(PICTURE_ROUNDS.values()))[0]
     if task == "caption":
-        asked, answer = "", say.caption(scene, lang)
-    elif task == "vqa":
-        found = say.questions(scene, lang, split, rng, 1, level == "scene")[0]
-        asked, answer = found.text, found.answer
-    elif task == "refer":
+        return rng.choice(PROMPTS["caption"][lang]), say.caption(scene, lang)
+    if task == "refer":
         thing = rng.choice(scene)
-        asked, answer = say.expression(thing, scene, lang, rng), box_text(say.pixel_box(thing))
-    elif task == "audio_caption":
-        asked, answer = "", say.sound_caption(noise, lang)
-    else:
-        found = say.sound_questions(noise, lang, rng, 1)[0]
-        asked, answer = found.text, found.answer
-    mark = AUDIO_MARK if task.startswith("audio") else IMAGE_MARK
-    prompt = rng.choice(PROMPTS[task][lang]).replace("{}", asked)
-    return _messages([(prompt, answer)], mark)
+        asked = rng.choice(PROMPTS["refer"][lang]).replace("{}", say.expression(thing, scene, lang, rng))
+        return asked, box_text(say.pixel_box(thing))
+    found = say.questions(scene, lang, rng, 1, level == "scene")[0]
+    return found.text, found.answer
+
+
+def _sound_round(noise: Noise, lang: str, rng: random.Random) -> tuple[str, str]:
+    task = rng.choices(tuple(SOUND_ROUNDS), tuple(SOUND_ROUNDS.values()))[0]
+    if task == "caption":
+        return rng.choice(PROMPTS["audio_caption"][lang]), say.sound_caption(noise, lang)
+    found = say.sound_questions(noise, lang, rng, 1)[0]
+    return found.text, found.answer

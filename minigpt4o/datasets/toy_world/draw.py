@@ -7,7 +7,7 @@ import math
 import random
 from functools import lru_cache
 
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageDraw
 
 from minigpt4o.datasets.toy_world.world import SIDE, Scene
 
@@ -21,11 +21,11 @@ RGB = {
     "black": (25, 25, 28),
     "pink": (250, 145, 195),
 }
-# Shape must not be told by one exact colour, nor colour by one exact shade: light and ground vary a good deal.
-LIGHT_JITTER = 25  # all channels of an object move together by at most this much
-COLOUR_JITTER = 10  # and each by itself by at most this much
-GROUND = (160, 247)  # grey level of the background
-GROUND_TINT = 10  # a channel of it moves by at most this much
+# Shades vary a little, so that no exact number tells a colour.
+LIGHT_JITTER = 8  # all channels of an object move together by at most this much
+COLOUR_JITTER = 6  # and each by itself by at most this much
+GROUND = (215, 247)  # grey level of the background
+GROUND_TINT = 4  # a channel of it moves by at most this much
 FINE = 4  # each pixel is drawn as FINE x FINE and then scaled down
 
 
@@ -65,8 +65,6 @@ def stencil(shape: str, side: int) -> Image.Image:
         arm = round(0.33 * n)
         draw.rectangle((arm, 0, last - arm, last), fill=255)
         draw.rectangle((0, arm, last, last - arm), fill=255)
-    elif shape == "heart":
-        mask = _heart(n)
     else:
         draw.polygon([(x * last, y * last) for x, y in _corners(shape)], fill=255)
     return mask.resize((side, side), Image.Resampling.LANCZOS)
@@ -76,8 +74,6 @@ def _corners(shape: str) -> list[tuple[float, float]]:
     """Corners on the unit square, stretched so that they touch all four sides."""
     if shape == "triangle":
         return [(0.5, 0.0), (1.0, 1.0), (0.0, 1.0)]
-    if shape == "diamond":
-        return [(0.5, 0.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.5)]
     assert shape == "star", f"no such shape: {shape}"
     points = []
     for i in range(10):
@@ -88,15 +84,3 @@ def _corners(shape: str) -> list[tuple[float, float]]:
     top, bottom = min(y for _, y in points), max(y for _, y in points)
     return [((x - left) / (right - left), (y - top) / (bottom - top)) for x, y in points]
 
-
-def _heart(n: int) -> Image.Image:
-    """The heart curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, stretched to n x n."""
-    turns = [2 * math.pi * i / 200 for i in range(200)]
-    xs = [16 * math.sin(t) ** 3 for t in turns]
-    ys = [-(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) for t in turns]
-    left, top = min(xs), min(ys)
-    wide, high = max(xs) - left, max(ys) - top
-    mask = Image.new("L", (n, n), 0)
-    curve = [((x - left) / wide * (n - 1), (y - top) / high * (n - 1)) for x, y in zip(xs, ys, strict=True)]
-    ImageDraw.Draw(mask).polygon(curve, fill=255)
-    return ImageChops.lighter(mask, mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT))

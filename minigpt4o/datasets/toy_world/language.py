@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from minigpt4o.conversation.boxes import box_text
 from minigpt4o.conversation.sample import Box
 from minigpt4o.datasets.toy_world.words import COLOUR_ANSWER, NAMES, OBJECTS, TIMES, TIMES_ANSWER, YES_NO
-from minigpt4o.datasets.toy_world.world import COLOURS, KINDS, PITCHES, SHAPES, SIDE, Noise, Scene, Thing, allowed_pairs
+from minigpt4o.datasets.toy_world.world import COLOURS, KINDS, PITCHES, SHAPES, SIDE, Noise, Scene, Thing
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,16 @@ def caption(scene: Scene, lang: str) -> str:
     return " and ".join([", ".join(phrases[:-1]), phrases[-1]] if len(phrases) > 1 else phrases)
 
 
+def grounded_caption(scene: Scene, lang: str) -> str:
+    """The caption with a box behind each object: "<p>a big red circle</p> {<5><8><40><43>} at the top left"."""
+    boxes = [box_text(pixel_box(t)) for t in scene]
+    if lang == "ja":
+        said = [f"{NAMES['ja'][t.place]}に<p>{_full(t, 'ja')}</p> {box}" for t, box in zip(scene, boxes, strict=True)]
+        return "、".join(said)
+    said = [f"<p>{_an(_full(t, 'en'))}</p> {box} {_at(t.place)}" for t, box in zip(scene, boxes, strict=True)]
+    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
+
+
 def attributes(scene: Scene, lang: str) -> list[list[str]]:
     """For each object its size, colour, shape and place, as the caption says them."""
     return [[NAMES[lang][word] for word in (t.size, t.colour, t.shape, t.place)] for t in scene]
@@ -48,14 +57,20 @@ def sound_attributes(noise: Noise, lang: str) -> list[str]:
     return [NAMES[lang][noise.pitch], NAMES[lang][noise.kind], TIMES[lang][noise.count]]
 
 
-def scene_text(scene: Scene) -> str:
-    """What stands in place of the picture in the language corpus; the same for every language."""
-    return "; ".join(f"{t.size} {t.colour} {t.shape} {t.place} {box_text(pixel_box(t))}" for t in scene)
+def scene_text(scene: Scene, lang: str) -> str:
+    """What stands in place of the picture in the language corpus."""
+    name, gap = NAMES[lang], "" if lang == "ja" else " "
+    told = [gap + gap.join((name[t.size], name[t.colour], name[t.shape])) for t in scene]
+    return ";".join(
+        f"{words} {box_text(pixel_box(t))}{gap}{name[t.place]}" for words, t in zip(told, scene, strict=True)
+    )
 
 
-def sound_text(noise: Noise) -> str:
+def sound_text(noise: Noise, lang: str) -> str:
     """What stands in place of the sound in the language corpus."""
-    return f"{noise.kind} {noise.pitch} {OBJECTS['en'][noise.count - 1]}"
+    gap = "" if lang == "ja" else " "
+    words = (*sound_attributes(noise, lang), TIMES_ANSWER[lang][noise.count])
+    return gap + gap.join(words)
 
 
 def pixel_box(thing: Thing) -> Box:
@@ -133,10 +148,10 @@ WAYS = {
 QUESTION_TYPES = ("colour", "shape", "size", "place", "count", "exist")
 
 
-def questions(scene: Scene, lang: str, split: str, rng: random.Random, count: int, relations: bool) -> list[Question]:
+def questions(scene: Scene, lang: str, rng: random.Random, count: int, relations: bool) -> list[Question]:
     """`count` questions of different types. With `relations` some ask what lies beside an object."""
     types: list[str] = rng.sample(QUESTION_TYPES, count)
-    asked = [question(scene, lang, split, rng, type) for type in types]
+    asked = [question(scene, lang, rng, type) for type in types]
     if relations and len(scene) > 1 and rng.random() < 0.6:
         found = _relation(scene, lang, rng)
         if found is not None:
@@ -144,12 +159,12 @@ def questions(scene: Scene, lang: str, split: str, rng: random.Random, count: in
     return asked
 
 
-def question(scene: Scene, lang: str, split: str, rng: random.Random, type: str) -> Question:
+def question(scene: Scene, lang: str, rng: random.Random, type: str) -> Question:
     """One question of a type about one object of the scene, or about the whole of it."""
     if type == "count":
         return Question(ASK[lang]["count"], OBJECTS[lang][len(scene) - 1], type)
     if type == "exist":
-        return _exist(scene, lang, split, rng)
+        return _exist(scene, lang, rng)
     thing = rng.choice(scene)
     ways = WAYS[type] + (("any",) if len(scene) == 1 else ())
     asked = ASK[lang][type].format(_refer(thing, lang, rng.choice(ways)))
@@ -157,15 +172,15 @@ def question(scene: Scene, lang: str, split: str, rng: random.Random, type: str)
     return Question(asked, names[getattr(thing, type)], type)
 
 
-def _exist(scene: Scene, lang: str, split: str, rng: random.Random) -> Question:
-    """Yes or no with equal chance; an absent object is never a combination that the split does not know."""
+def _exist(scene: Scene, lang: str, rng: random.Random) -> Question:
+    """Yes or no with equal chance."""
     yes, no = YES_NO[lang]
     true = rng.random() < 0.5
     way = rng.choice(("shape", "colour", "full"))
     if true:
         shape, colour = (thing := rng.choice(scene)).shape, thing.colour
     else:
-        shape, colour = _absent(scene, split, way, rng)
+        shape, colour = _absent(scene, way, rng)
     name = NAMES[lang]
     if lang == "ja":
         words = {"shape": name[shape], "colour": f"{name[colour]}物", "full": f"{name[colour]}{name[shape]}"}[way]
@@ -175,16 +190,15 @@ def _exist(scene: Scene, lang: str, split: str, rng: random.Random) -> Question:
     return Question(ASK[lang]["exist"].format(words), yes if true else no, "exist")
 
 
-def _absent(scene: Scene, split: str, way: str, rng: random.Random) -> tuple[str, str]:
+def _absent(scene: Scene, way: str, rng: random.Random) -> tuple[str, str]:
     """A (shape, colour) that is not there; by "full", half of them share shape or colour with one that is."""
     shapes, colours = {t.shape for t in scene}, {t.colour for t in scene}
     if way != "full":
         return rng.choice([s for s in SHAPES if s not in shapes]), rng.choice([c for c in COLOURS if c not in colours])
     there = {(t.shape, t.colour) for t in scene}
     near = rng.random() < 0.5
-    pool = allowed_pairs("train" if near else split)  # a near miss is never a held-out combination
-    wanted: Callable[[str, str], bool] = lambda s, c: ((s in shapes) or (c in colours)) == near  # noqa: E731
-    return rng.choice([(s, c) for s, c in pool if (s, c) not in there and wanted(s, c)])
+    pairs = [(s, c) for s in SHAPES for c in COLOURS if (s, c) not in there]
+    return rng.choice([(s, c) for s, c in pairs if ((s in shapes) or (c in colours)) == near])
 
 
 RELATIONS = {  # name -> (axis, sign), English, Japanese

@@ -63,7 +63,9 @@ def picture_rows(world: World, split: str, index: int) -> Rows:
         file = f"{lang}_{split}"
         words = {"caption": say.caption(scene, lang), "attributes": say.attributes(scene, lang)}
         rows[f"captions/{file}"] = [{"image": image, **words, "image_id": f"{split}_{index:05d}", "language": lang}]
-        asked = say.questions(scene, lang, split, rng, QUESTIONS_EACH, relations)
+        row = {"image_id": f"{split}_{index:05d}", "image": image, "language": lang}
+        rows[f"grounded/{file}"] = [{**row, "grounded_caption": say.grounded_caption(scene, lang)}]
+        asked = say.questions(scene, lang, rng, QUESTIONS_EACH, relations)
         rows[f"vqa/{file}"] = [
             {
                 "question": q.text,
@@ -77,7 +79,7 @@ def picture_rows(world: World, split: str, index: int) -> Rows:
             for i, q in enumerate(asked)
         ]
         rows[f"refer/{file}"] = [_refer_row(scene, image, lang, f"{split}_{index:05d}", rng)]
-        talk = dialogue.picture_talk(scene, lang, split, rng, relations)
+        talk = dialogue.picture_talk(scene, lang, rng, relations)
         speaker = {"user": "human", "assistant": "gpt"}
         turns = [{"from": speaker[m["role"]], "value": m["content"]} for m in talk]
         row = {"id": f"{split}_{index:05d}", "image": image, "conversations": turns, "language": lang}
@@ -134,7 +136,7 @@ def _message_rows(world: World, split: str, index: int, pictures: int, lang: str
 
     found = [
         row("sound", dialogue.sound_talk(noise, lang, rng), [], [audio]),
-        row("both", dialogue.both_talk(scene, noise, lang, split, rng), [image], [audio]),
+        row("both", dialogue.both_talk(scene, noise, lang, rng), [image], [audio]),
     ]
     if index % TALK_EVERY == 0:
         found.append(row("talk", dialogue.small_talk(lang, rng), [], []))

@@ -14,14 +14,14 @@ def _table(keys: tuple, words: str) -> dict:
 # As they stand in a caption. Japanese colours are adjectives there and nouns in an answer.
 NAMES: dict[str, dict] = {
     "en": {
-        **_table(SHAPES, "circle|square|triangle|star|cross|heart|diamond|ring"),
+        **_table(SHAPES, "circle|square|triangle|star|cross|ring"),
         **_table(COLOURS, "red|green|blue|yellow|purple|orange|black|pink"),
         **_table(PLACES, "top left|top|top right|left|middle|right|bottom left|bottom|bottom right"),
         **_table(KINDS, "beep|rising tone|falling tone|bell|buzz|hiss"),
         **{"small": "small", "big": "big", "low": "low", "high": "high"},
     },
     "ja": {
-        **_table(SHAPES, "丸|四角|三角|星|十字|ハート|ひし形|輪"),
+        **_table(SHAPES, "丸|四角|三角|星|十字|輪"),
         **_table(COLOURS, "赤い|緑の|青い|黄色い|紫の|オレンジの|黒い|ピンクの"),
         **_table(PLACES, "左上|上|右上|左|中央|右|左下|下|右下"),
         **_table(KINDS, "電子音|上昇音|下降音|ベルの音|ブザーの音|雑音"),
@@ -62,7 +62,7 @@ SMALL_TALK: dict[str, list[tuple[str, str]]] = {
         ("who are you?", "i am a small model of the toy world."),
         ("what can you do?", "i can look at pictures, listen to sounds and answer questions."),
         ("what colours do you know?", "red, green, blue, yellow, purple, orange, black and pink."),
-        ("what shapes do you know?", "circle, square, triangle, star, cross, heart, diamond and ring."),
+        ("what shapes do you know?", "circle, square, triangle, star, cross and ring."),
         ("what sounds do you know?", "beep, rising tone, falling tone, bell, buzz and hiss."),
         ("what sizes do you know?", "small and big."),
         ("what languages do you speak?", "english and japanese."),
@@ -76,7 +76,7 @@ SMALL_TALK: dict[str, list[tuple[str, str]]] = {
         ("あなたは誰ですか？", "おもちゃの世界の小さいモデルです。"),
         ("何ができますか？", "絵を見て、音を聞いて、質問に答えます。"),
         ("どんな色を知っていますか？", "赤、緑、青、黄色、紫、オレンジ、黒、ピンクです。"),
-        ("どんな形を知っていますか？", "丸、四角、三角、星、十字、ハート、ひし形、輪です。"),
+        ("どんな形を知っていますか？", "丸、四角、三角、星、十字、輪です。"),
         ("どんな音を知っていますか？", "電子音、上昇音、下降音、ベルの音、ブザーの音、雑音です。"),
         ("どんな大きさを知っていますか？", "小さいと大きいです。"),
         ("何語を話しますか？", "英語と日本語です。"),

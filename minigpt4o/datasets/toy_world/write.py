@@ -7,6 +7,7 @@ Under OUT, for SPLIT in train, val, test and LANG in en, ja; all paths inside fi
     laion/NNNNN.tar                         WebDataset shards of the English train captions: KEY.png, KEY.json, KEY.txt
     captions/LANG_SPLIT.json                [{image, caption, attributes: [[..], ..], image_id, language}]
     vqa/LANG_SPLIT.json                     [{question, question_id, answer: [..], image, dataset, question_type, ..}]
+    grounded/LANG_SPLIT.json                [{image_id, image, grounded_caption, language}]
     refer/LANG_SPLIT.json                   [{img_id, image, sents, bbox [x, y, w, h], height, width, language}]
     llava/LANG_SPLIT.json                   [{id, image, conversations: [{from, value}], language}]
     audiocaps/LANG_SPLIT.csv                audiocap_id,file_name,caption,language,attributes (a|b|c)
@@ -45,13 +46,14 @@ from minigpt4o.datasets.toy_world.world import LEVELS, SPLITS, item_rng
 
 README = """Toy world: pictures, sounds and texts made by a program (minigpt4o toy-world), seed {seed}.
 No picture, sound or text comes from anywhere else. Dedicated to the public domain (CC0 1.0).
-The test split shows only combinations of shape and colour, and of kind, pitch and number, that train and val never do.
+The test split shows only combinations of shape, colour and size, and of kind, pitch and number, that train and val
+never do.
 """
 CHUNK = 250  # items that one worker makes at a time; does not change what is written
 TOKENIZER_LINES = 12_000
 FOLDERS = (
     *(f"{kind}/{split}" for kind in ("pictures", "sounds") for split in SPLITS),
-    *("laion", "captions", "vqa", "refer", "llava", "audiocaps", "audio_qa", "messages", "language", "objects"),
+    *("laion", "captions", "grounded", "vqa", "refer", "llava", "audiocaps", "audio_qa", "messages", "language", "objects"),
 )
 
 
@@ -66,8 +68,8 @@ class Size:
 
 SIZES = {
     "tiny": Size((60, 16, 16), (30, 8, 8), (200, 20, 0)),
-    "small": Size((8000, 400, 400), (2400, 200, 200), (40_000, 1000, 0)),
-    "medium": Size((32_000, 1600, 1600), (9600, 800, 800), (160_000, 4000, 0)),
+    "small": Size((8000, 400, 400), (2400, 200, 200), (24_000, 400, 0)),
+    "medium": Size((32_000, 1600, 1600), (9600, 800, 800), (96_000, 1600, 0)),
 }
 
 

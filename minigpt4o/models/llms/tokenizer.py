@@ -10,8 +10,12 @@ from minigpt4o.common.errors import DataError
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")  # ids 0, 1, 2, 3
 
 # Words with their leading space, runs of at most three digits (so that coordinates always cut alike), other signs,
-# blanks. Bytes follow, so any text in any script comes back exactly.
-_PIECES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# blanks. Japanese writes no blanks: there each Han sign and each run of kana is a piece, so that a word is cut in the
+# same way whatever stands beside it. Bytes follow, so any text in any script comes back exactly.
+_PIECES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{Han}|\p{Hiragana}+|[\p{Katakana}ー]+"
+    r"| ?[\p{L}&&[^\p{Han}\p{Hiragana}\p{Katakana}ー]]+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+)
 _BYTES = 256
 
 
@@ -20,12 +24,14 @@ def train_tokenizer(
     out: str | Path,
     vocab_size: int = 512,
     special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    whole_words: Sequence[str] = (),
 ) -> Path:
     """Learn `vocab_size` tokens from UTF-8 text files, write the folder `out` and return it.
 
-    The first special tokens must include <pad>, <s>, </s> and <unk>. The same files give the same tokenizer.
+    The first special tokens must include <pad>, <s>, </s> and <unk>. `whole_words` become one token each, added to
+    the vocabulary, but are ordinary text for everybody (`<Img>`). The same files give the same tokenizer.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     paths = [str(file) for file in files]
@@ -52,6 +58,7 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train(paths, trainer)
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in whole_words])
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
