@@ -40,7 +40,7 @@ class Runner:
         device: str = "auto"  # auto, cpu, cuda or cuda:N; auto takes the local rank's GPU if there is one
         precision: Literal["auto", "fp32", "bf16"] = "auto"  # number format, unless model.precision names one
         amp: bool = True  # LAVIS's name: false means precision fp32
-        threads: int = 0  # CPU threads per process; 0 = cores divided by the processes of this machine
+        threads: int = 0  # CPU threads per process; 0 = OMP_NUM_THREADS, or cores over the processes of this machine
         timeout_s: float = 300.0  # seconds after which a rank that stays silent ends the job
         lr_sched: Part = part("lr_scheduler", default="linear_warmup_cosine_lr", doc="learning rate over the steps")
         init_lr: float = 1e-4  # highest learning rate

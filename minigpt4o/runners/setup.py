@@ -56,7 +56,7 @@ def check(config: Any) -> None:
 def start(config: Any) -> World:
     """Join the job, share the cores, seed what builds new weights."""
     world = distributed.start(config.device, config.timeout_s, force_group=config.engine.name == "deepspeed")
-    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // max(world.local_size, 1)))
+    torch.set_num_threads(config.threads or _threads(world.local_size))
     random.seed(config.seed)
     torch.manual_seed(config.seed)  # equal on all ranks: they build the same model
     if world.rank:
@@ -260,3 +260,9 @@ def exported(runner: Runner) -> Iterator[Path | None]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _threads(local_size: int) -> int:
+    """OMP_NUM_THREADS if the user or a launcher set it, else this machine's cores divided by its processes."""
+    wished = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wished) if wished.isdigit() and int(wished) else max(1, (os.cpu_count() or 1) // max(local_size, 1))

@@ -21,6 +21,7 @@ class Grouped(nn.Module):
         square: bool = False  # join true 2x2 (3x3, ...) neighbourhoods; false: in raster order, as MiniGPT-v2
         drop_cls: bool = False  # leave out the first feature (the encoder's class token)
         bias: bool = True  # add a bias
+        hidden: int = 0  # width of a hidden layer (GELU) in between; 0 = one linear map
 
     def __init__(self, config: Config, *, from_dim: int, from_tokens: int, to_dim: int) -> None:
         super().__init__()
@@ -37,7 +38,10 @@ class Grouped(nn.Module):
                 f"{count} features and groups of {config.group} were given"
             )
         self.tokens = count // config.group
-        self.proj = nn.Linear(from_dim * config.group, to_dim, bias=config.bias)
+        joined = from_dim * config.group
+        self.proj: nn.Module = nn.Linear(config.hidden or joined, to_dim, bias=config.bias)
+        if config.hidden:
+            self.proj = nn.Sequential(nn.Linear(joined, config.hidden), nn.GELU(), self.proj)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, P, from_dim) -> (N, tokens, to_dim)."""
