@@ -130,7 +130,7 @@ def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--vocab-size", type=int, default=512, help="number of tokens (default: 512)")
     parser.add_argument("--special", nargs="*", default=[], metavar="TOKEN", help="special tokens besides the usual")
-    parser.add_argument("--word", nargs="*", default=[], metavar="TEXT", help="text that is one token, though not special")
+    parser.add_argument("--word", nargs="*", default=[], metavar="TEXT", help="plain text that is one token")
     parser.set_defaults(run=_later("making", "tokenizer"))
 
 

@@ -191,4 +191,3 @@ def _entries_below(home: str) -> list[Entry]:
 
 
 registry = Registry(HOMES)
-

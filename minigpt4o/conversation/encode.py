@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from minigpt4o.common.errors import SkipSample
 from minigpt4o.conversation.batch import IGNORE, SLOTS, Example
 from minigpt4o.conversation.marks import count_marks, unescape_marks
-from minigpt4o.conversation.sample import MARKS, Media, Sample, Turn
+from minigpt4o.conversation.sample import MARKS, Media, MediaKind, Sample, Turn
 from minigpt4o.conversation.template import Segment, Template
 
 if TYPE_CHECKING:
@@ -80,9 +80,8 @@ class SampleEncoder:
             while turns and turns[-1].role != "assistant":
                 turns.pop()
             if not any(t.role == "assistant" for t in turns):
-                raise SkipSample(
-                    "too_long", f"{sample.where or sample.id}: the question alone exceeds max_txt_len={self.max_txt_len}"
-                )
+                where = sample.where or sample.id
+                raise SkipSample("too_long", f"{where}: the question alone exceeds max_txt_len={self.max_txt_len}")
 
     def _spans(self, segments: Sequence[Segment]) -> list[Span]:
         bos = self.tokenizer.bos_token_id
@@ -156,10 +155,11 @@ class SampleEncoder:
         )
 
     def _check_media(self, sample: Sample, ids: Sequence[int]) -> None:
-        for kind, media in (("image", sample.images), ("audio", sample.audios)):
-            places = ids.count(SLOTS[kind]) // max(self.slots.get(kind, 1), 1)  # type: ignore[arg-type]
+        given: dict[MediaKind, list[Media]] = {"image": sample.images, "audio": sample.audios}
+        for kind, media in given.items():
+            places = ids.count(SLOTS[kind]) // max(self.slots.get(kind, 1), 1)
             if places != len(media):
-                said = sum(count_marks(t.text, MARKS[kind]) for t in sample.turns)  # type: ignore[index]
+                said = sum(count_marks(t.text, MARKS[kind]) for t in sample.turns)
                 raise SkipSample(
                     "media_mismatch",
                     f"{sample.where or sample.id}: the text has {said} place(s) for {kind}, {places} of them in the"

@@ -111,7 +111,7 @@ def load_template(name: str) -> Template:
         missing = [n for n in needed if n not in (tree.get(key) or {})]
         if missing:
             raise ConfigError(f"{path}: `{key}` lacks {', '.join(missing)}")
-    media = {kind: Around(**(tree.get("media") or {}).get(kind, {})) for kind in MARKS}
+    media: dict[str, Around] = {kind: Around(**(tree.get("media") or {}).get(kind, {})) for kind in MARKS}
     roles = {role: Around(**tree["roles"].get(role, {})) for role in ("system", "user", "assistant")}
     return Template(
         name=path.stem,

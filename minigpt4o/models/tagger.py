@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +60,9 @@ class Tagger(nn.Module):
         for kind, chosen in config.encoders.items():
             encoder = registry.build(chosen)
             self.encoders[kind] = encoder
-            self.heads[kind] = nn.Linear(encoder.width, len(self.tokenizer))
-            nn.init.constant_(self.heads[kind].bias, RARE - math.log(encoder.tokens))
+            head = nn.Linear(encoder.width, len(self.tokenizer))
+            nn.init.constant_(head.bias, RARE - math.log(encoder.tokens))
+            self.heads[kind] = head
         rows = freeze(self, config.train)
         log.info("model parts\n%s", freeze_table(rows))
         if config.ckpt:
@@ -69,6 +70,10 @@ class Tagger(nn.Module):
 
             lay_over(self, read_tensors(config.ckpt), config.ckpt)
         self.compute_dtype = dtype_of(config.precision)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
     @property
     def template(self) -> str:
@@ -108,7 +113,7 @@ class Tagger(nn.Module):
 
     def forward(self, batch: Batch) -> LossSum:
         """Binary cross entropy summed over all tokens of the vocabulary and rows; counted per learned token."""
-        batch = batch.to(self.heads[next(iter(self.heads))].weight.device)
+        batch = batch.to(self.device)
         with autocast(batch.input_ids.device, self.compute_dtype):
             evidence = self._evidence(batch)
         wanted = torch.zeros_like(evidence)
@@ -128,7 +133,7 @@ class Tagger(nn.Module):
         """The tokens more likely there than not, strongest first; of a decoding only max_new_tokens matters."""
         was_training = self.training
         self.eval()
-        evidence = self._evidence(batch.to(self.heads[next(iter(self.heads))].weight.device))
+        evidence = self._evidence(batch.to(self.device))
         self.train(was_training)
         answers = []
         for row, votes in enumerate(evidence):

@@ -78,9 +78,7 @@ class Runner:
         keep_checkpoints: int = 2  # newest ones kept, the best one besides
         trackers: list[str] = field(default_factory=lambda: ["jsonl"])  # jsonl, tensorboard, wandb
         wandb_log: bool = False  # LAVIS's name: true adds wandb to trackers
-        export: bool = (
-            True  # a trained language model also goes into the last checkpoint as a Hugging Face folder (llm/)
-        )
+        export: bool = True  # a trained language model also goes into the checkpoints as a Hugging Face folder (llm/)
 
     def __init__(self, config: Config, *, settings: Settings) -> None:
         self.config, self.settings = config, settings

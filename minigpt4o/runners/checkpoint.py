@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and when one is refused: trained tensors, Adam's moments, the place in the data."""
+"""What a checkpoint holds, and when one is refused: trained tensors, the moments, the place in the data."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Identity:
     data: dict[str, str]  # data set -> fingerprint
     frozen: dict[str, str] = field(default_factory=dict)  # part -> fingerprint of its weights
     seed: int = 0
-    about: dict[str, Any] = field(default_factory=dict)  # versions, world size, engine: told, not compared
+    about: dict[str, Any] = field(default_factory=dict)  # versions, world size, engine: told; optimizer: compared
 
 
 def tensor_file(tensors: Mapping[str, Tensor]) -> Iterator[bytes]:
@@ -136,6 +136,9 @@ def refuse_other(folder: Path, saved: Identity, mine: Identity, model: Any, lear
     lines += _frozen_differences(saved, mine)
     if saved.seed != mine.seed:
         lines.append(f"run.seed: {saved.seed} in the checkpoint, {mine.seed} now")
+    before, now = (identity.about.get("optimizer", "") for identity in (saved, mine))
+    if before and now and before != now:  # Muon keeps one moment of a matrix where Adam needs two
+        lines.append(f"run.optimizer: {before} in the checkpoint, {now} now")
     wanted = {*mine.trained, *trained_buffers(model, model.trained_parameters())}
     if not lines and wanted - set(learned.weights):
         lines.append(f"tensors missing in its files: {', '.join(sorted(wanted - set(learned.weights))[:_SHOWN])}")

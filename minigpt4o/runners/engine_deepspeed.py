@@ -46,7 +46,7 @@ class DeepSpeedEngine:
         recipe: Recipe,
         restored: Learned | None = None,
     ) -> None:
-        check(config.zero_stage, recipe.bf16)
+        check(config.zero_stage, recipe.bf16, recipe.optimizer)
         self.stage, self.world, self.recipe, self.model = config.zero_stage, world, recipe, model
         self.sharded = self.stage == 3
         self.trained: dict[str, nn.Parameter] = model.trained_parameters()
@@ -71,8 +71,6 @@ class DeepSpeedEngine:
     def _initialize(self) -> Any:
         deepspeed = import_deepspeed(self.world)
         recipe = self.recipe
-        if recipe.optimizer != "adamw":
-            raise ConfigError(f"run.optimizer: engine deepspeed knows adamw only, not {recipe.optimizer}; use engine torch")
         groups = named_groups(self.model, self.trained, recipe.weight_decay, recipe.lr_multipliers)
         groups = [{key: value for key, value in group.items() if key != "names"} for group in groups]
         bucket = min(MAX_BUCKET, sum(p.numel() for p in self.trained.values()))
@@ -218,8 +216,13 @@ class DeepSpeedEngine:
             yield
 
 
-def check(stage: int, bf16: bool) -> None:
+def check(stage: int, bf16: bool, optimizer: str = "adamw") -> None:
     """Refuse what DeepSpeed would get wrong in silence."""
+    if optimizer != "adamw":
+        raise ConfigError(
+            f"run.optimizer: engine deepspeed takes adamw, not {optimizer}, whose steps need whole matrices where ZeRO "
+            "has pieces; set run.optimizer: adamw, or run.engine: torch"
+        )
     if stage not in (0, 1, 2, 3):
         raise ConfigError(f"run.engine.zero_stage: {stage}; it is 0, 1, 2 or 3")
     if stage == 0 and bf16:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 MOMENTUM = 0.95
-RMS = 0.2  # an update's root mean square is made that of AdamW, so that one learning rate serves both (arXiv 2502.16982)
+RMS = 0.2  # root mean square of an update, as AdamW's is, so that one learning rate serves both (arXiv 2502.16982)
 EPS = 1e-7
 
 
@@ -47,24 +47,24 @@ class MuonAdamW(torch.optim.AdamW):
             self.param_groups = groups
 
     def _muon_step(self, group: dict[str, Any]) -> None:
-        by_shape: dict[torch.Size, list[Tensor]] = {}
+        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
         for parameter in group["params"]:
             if parameter.grad is not None:
-                by_shape.setdefault(parameter.shape, []).append(parameter)
+                by_shape.setdefault(parameter.shape, []).append((parameter, parameter.grad))
         for shape, parameters in by_shape.items():
-            directions = orthogonal(torch.stack([self._momentum(p) for p in parameters]))
+            directions = orthogonal(torch.stack([self._momentum(p, g) for p, g in parameters]))
             size = group["lr"] * RMS * max(shape) ** 0.5
-            for parameter, direction in zip(parameters, directions, strict=True):
+            for (parameter, _), direction in zip(parameters, directions, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-size)
 
-    def _momentum(self, parameter: Tensor) -> Tensor:
+    def _momentum(self, parameter: Tensor, grad: Tensor) -> Tensor:
         state = self.state[parameter]
         if "exp_avg" not in state:
             state["step"] = torch.tensor(0.0)
             state["exp_avg"] = torch.zeros_like(parameter)
         state["step"] += 1
-        state["exp_avg"].lerp_(parameter.grad, 1 - MOMENTUM)
-        return parameter.grad.lerp(state["exp_avg"], MOMENTUM)  # Nesterov
+        state["exp_avg"].lerp_(grad, 1 - MOMENTUM)
+        return grad.lerp(state["exp_avg"], MOMENTUM)  # Nesterov
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -196,6 +196,7 @@ def about(runner: Runner) -> dict[str, Any]:
         "versions": rundir.versions(),
         "world_size": runner.world.size,
         "engine": runner.config.engine.name,
+        "optimizer": runner.config.optimizer,
         "device": str(runner.world.device),
         "total_steps": runner.total_steps,
         "global_batch": runner.global_batch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,8 +106,48 @@ def test_the_examples_a_template_gives_are_what_it_renders(template: str) -> Non
 def test_only_the_assistants_words_and_their_end_are_learned(tokenizer: PreTrainedTokenizerFast) -> None:
     example = encoder(tokenizer).example(dialogue("what colour?", "red", "and now?", "star"), RNG)
     learned = example.input_ids[example.labels != IGNORE]
-    assert tokenizer.decode(learned) == "red</s>star</s>"
+    assert tokenizer.decode(learned) == " red</s> star</s>"
     assert (example.labels[example.labels != IGNORE] == learned).all()
+
+
+LED = {"roles": {"user": {}, "assistant": {"before": "<assistant>", "lead": " ", "after": "</s>"}}}
+
+
+@pytest.fixture
+def templates(tmp_path: Path) -> tuple[str, str]:
+    """The same template with a blank that leads the answer, and without."""
+    plain = {"roles": {"user": {}, "assistant": {"before": "<assistant>", "after": "</s>"}}}
+    for name, tree in (("led", LED), ("bare", plain)):
+        OmegaConf.save(OmegaConf.create(tree), tmp_path / f"{name}.yaml")
+    return str(tmp_path / "led.yaml"), str(tmp_path / "bare.yaml")
+
+
+def test_the_lead_of_an_answer_is_learned_with_it(tokenizer: PreTrainedTokenizerFast, templates: tuple[str, str]) -> None:
+    led, bare = (encoder(tokenizer, name) for name in templates)
+    talk = dialogue("what colour?", "red")
+    with_lead, without = led.example(talk, RNG), bare.example(talk, RNG)
+    said = [tokenizer.decode(e.labels[e.labels != IGNORE]) for e in (with_lead, without)]
+    assert said == [" red</s>", "red</s>"]
+    assert led.prompt(talk, RNG).input_ids.tolist() == bare.prompt(talk, RNG).input_ids.tolist()  # never asked for
+
+
+def test_a_lead_lets_an_answer_s_first_word_be_cut_as_in_running_text(
+    tokenizer: PreTrainedTokenizerFast, templates: tuple[str, str]
+) -> None:
+    led, bare = (encoder(tokenizer, name) for name in templates)
+    running = tokenizer.encode("the star is the star", add_special_tokens=False)
+    (word,) = tokenizer.encode(" the", add_special_tokens=False)
+    assert running.count(word) == 1
+    answers = [e.example(dialogue("what?", "the star"), RNG) for e in (led, bare)]
+    first = [int(e.labels[e.labels != IGNORE][0]) for e in answers]
+    assert first[0] == word != first[1]
+
+
+def test_a_long_answer_is_cut_with_its_lead(tokenizer: PreTrainedTokenizerFast, templates: tuple[str, str]) -> None:
+    example = encoder(tokenizer, templates[0], max_txt_len=20).example(dialogue("what?", "red star " * 30), RNG)
+    learned = tokenizer.decode(example.labels[example.labels != IGNORE])
+    assert learned.startswith(" red star") and learned.endswith("</s>")
+    assert len(example.input_ids) <= 20
 
 
 def test_each_medium_fills_its_slots_where_its_mark_stands(tokenizer: PreTrainedTokenizerFast) -> None:

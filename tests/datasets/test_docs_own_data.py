@@ -64,10 +64,20 @@ def test_every_builder_of_rows_has_an_example():
     assert shown >= {"pairs", "shards", "conversations", "questions", "boxes", "labelled"}
 
 
+@pytest.mark.parametrize(("name", "text"), blocks("real"))
+def test_the_worked_example_shows_the_shipped_presets(tmp_path, name, text):
+    shown = tmp_path / "shown.yaml"
+    shown.write_text("datasets:\n" + "".join(f"  {line}\n" for line in text.splitlines()), encoding="utf-8")
+    datasets = load_settings(shown, needs=["datasets"]).tree["datasets"]
+    named = tmp_path / "named.yaml"
+    named.write_text("datasets: {" + ", ".join(f"{one}: {{}}" for one in datasets) + "}\n", encoding="utf-8")
+    assert load_settings(named, needs=["datasets"]).tree["datasets"] == datasets
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA} (MINIGPT4O_TEST_DATA)")
 @pytest.mark.parametrize(("name", "text"), blocks("real"))
 def test_the_worked_example_reads_real_data(tmp_path, monkeypatch, name, text):
-    monkeypatch.setenv("DATA", str(DATA.resolve()))
+    monkeypatch.setenv("OWN_DATA", str(DATA.resolve()))
     for split in ("train", "val", "test"):
         for built in builders_of(text, tmp_path, split).values():
             assert len(built) > 20

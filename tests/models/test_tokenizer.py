@@ -50,6 +50,51 @@ def test_no_token_spans_more_than_three_digits(tmp_path):
     assert max(sum(c.isdigit() for c in piece) for piece in pieces) == 3
 
 
+WORDS = ("<Img>", "</Img>", "<Aud>")
+
+
+def test_a_whole_word_is_one_token_and_yet_ordinary_text(tmp_path):
+    (tmp_path / "t.txt").write_text("a red circle, <Img>a star</Img>\n" * 9, encoding="utf-8")
+    folder = train_tokenizer([tmp_path / "t.txt"], tmp_path / "out", vocab_size=290, whole_words=WORDS)
+    tokenizer = load_tokenizer(str(folder))
+    assert len(tokenizer) == 290 + len(WORDS)
+    for word in WORDS:
+        assert len(tokenizer.encode(word, add_special_tokens=False)) == 1
+    text = "see <Img>a star</Img>, <Aud> <img> and </s>"
+    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    assert tokenizer.eos_token_id not in ids  # a special token typed by a person is cut into letters ...
+    assert sum(i >= 290 for i in ids) == 3  # ... a whole word is not
+    said = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert said == text  # and it is not left out of an answer, as special tokens are
+
+
+def test_the_command_makes_whole_words_too(tmp_path):
+    from minigpt4o.cli.entry import main
+
+    (tmp_path / "t.txt").write_text("a red circle\n" * 9, encoding="utf-8")
+    out = tmp_path / "out"
+    asked = ["--text", str(tmp_path / "t.txt"), "--out", str(out), "--vocab-size", "290", "--word", "<Img>", "</Img>"]
+    assert main(["tokenizer", *asked]) == 0
+    assert load_tokenizer(str(out)).tokenize("<Img>x</Img>") == ["<Img>", "x", "</Img>"]
+
+
+def test_japanese_is_cut_where_the_script_changes(tmp_path):
+    text = "左上に大きい赤い丸、オレンジの星と小さい青い四角。ピンクの輪はどこにありますか？\n"
+    (tmp_path / "t.txt").write_text(text * 50, encoding="utf-8")
+    tokenizer = load_tokenizer(str(train_tokenizer([tmp_path / "t.txt"], tmp_path / "out", vocab_size=400)))
+
+    def pieces(words):
+        return [tokenizer.decode([i]) for i in tokenizer.encode(words, add_special_tokens=False)]
+
+    assert pieces("大きい赤い丸") == ["大", "きい", "赤", "い", "丸"]
+    assert pieces("オレンジの輪") == ["オレンジ", "の", "輪"]
+    alone = pieces("四角")
+    for words in ("赤い四角", "ピンクの四角", "四角の左", "星四角", "ab四角c"):
+        assert "".join(alone) in "".join(pieces(words))
+        start = words.index("四角")
+        assert pieces(words[:start]) + alone + pieces(words[start + 2 :]) == pieces(words)
+
+
 def test_the_same_files_give_the_same_tokenizer(tmp_path):
     (tmp_path / "t.txt").write_text("red circle, blue square\n" * 9, encoding="utf-8")
     made = [train_tokenizer([tmp_path / "t.txt"], tmp_path / name, vocab_size=290) for name in ("a", "b")]

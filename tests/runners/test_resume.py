@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_world import lines, train, with_run
+from tiny_world import bytes_of, lines, stopped_at, train, with_run
 
-from minigpt4o.common.errors import CheckpointError, Preempted
+from minigpt4o.common.errors import CheckpointError
 from minigpt4o.common.files import find_checkpoint
-from minigpt4o.common.registry import Part, registry
+from minigpt4o.common.registry import Part
 
 Make = Callable[..., Any]
-TENSORS = ("trained.safetensors", "optimizer.safetensors")
-
-
-def bytes_of(run: Path) -> list[bytes]:
-    """What has to be equal: the step log, the tensors, the probe answers."""
-    step = find_checkpoint(run)
-    samples = [p.read_bytes() for p in sorted((run / "samples").iterdir())]
-    return [(run / "metrics.jsonl").read_bytes(), *((step / name).read_bytes() for name in TENSORS), *samples]
-
-
-def stopped_at(settings: Any, step: int, number: int = signal.SIGTERM) -> Any:
-    """Start a run and send this process a signal in the middle of a step."""
-    runner = registry.build(settings.run, settings=settings)
-    original = runner.train_step
-
-    def train_step() -> dict[str, Any]:
-        if runner.progress.step == step - 1:
-            os.kill(os.getpid(), number)
-        return original()
-
-    runner.train_step = train_step
-    with pytest.raises(Preempted) as stop:
-        runner.run()
-    assert stop.value.exit_code == 75
-    return runner
 
 
 @pytest.fixture

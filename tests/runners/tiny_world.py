@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+TENSORS = ("trained.safetensors", "optimizer.safetensors")
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
 LLAMA = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -110,3 +113,34 @@ def lines(run: Path) -> list[dict[str, Any]]:
 def with_run(settings: Any, **values: Any) -> Any:
     """The same settings with other values in the run node."""
     return replace(settings, run=replace(settings.run, values={**settings.run.values, **values}))
+
+
+def bytes_of(run: Path) -> list[bytes]:
+    """What has to be equal: the step log, the tensors, the probe answers."""
+    from minigpt4o.common.files import find_checkpoint
+
+    step = find_checkpoint(run)
+    samples = [p.read_bytes() for p in sorted((run / "samples").iterdir())]
+    return [(run / "metrics.jsonl").read_bytes(), *((step / name).read_bytes() for name in TENSORS), *samples]
+
+
+def stopped_at(settings: Any, step: int, number: int = signal.SIGTERM) -> Any:
+    """Start a run and send this process a signal in the middle of a step."""
+    import pytest
+
+    from minigpt4o.common.errors import Preempted
+    from minigpt4o.common.registry import registry
+
+    runner = registry.build(settings.run, settings=settings)
+    original = runner.train_step
+
+    def train_step() -> dict[str, Any]:
+        if runner.progress.step == step - 1:
+            os.kill(os.getpid(), number)
+        return original()
+
+    runner.train_step = train_step
+    with pytest.raises(Preempted) as stop:
+        runner.run()
+    assert stop.value.exit_code == 75
+    return runner

@@ -58,9 +58,9 @@ def _messages(pairs: list[tuple[str, str]], media: str) -> list[Message]:
 # What the rows of the language corpus are about, and how often.
 CORPUS_MIX = {"picture": 66, "sound": 18, "both": 12, "small_talk": 4}
 CORPUS_OBJECTS = (1, 2, 2, 3)  # objects of a scene that is only told: more of them make the reader choose
-CORPUS_ROUNDS = 5  # many questions about one scene: more to learn for the same reading
-PICTURE_ROUNDS = {"caption": 2, "refer": 3, "question": 7}
-SOUND_ROUNDS = {"caption": 1, "question": 3}
+CORPUS_ROUNDS = 6  # many questions about one scene: more to learn for the same reading
+PICTURE_ROUNDS = {"caption": 2, "refer": 3, "question": 7, "exist": 4}  # whether a thing is there is hardest to read
+SOUND_ROUNDS = {"caption": 1, "question": 3, "exist": 1}
 
 
 def corpus_row(split: str, level: str, rng: random.Random) -> dict:
@@ -91,7 +91,10 @@ def _picture_round(scene: Scene, lang: str, rng: random.Random, level: str) -> t
         thing = rng.choice(scene)
         asked = rng.choice(PROMPTS["refer"][lang]).replace("{}", say.expression(thing, scene, lang, rng))
         return asked, box_text(say.pixel_box(thing))
-    found = say.questions(scene, lang, rng, 1, level == "scene")[0]
+    if task == "exist":
+        found = say.question(scene, lang, rng, task)
+    else:
+        found = say.questions(scene, lang, rng, 1, level == "scene")[0]
     return found.text, found.answer
 
 
@@ -99,5 +102,5 @@ def _sound_round(noise: Noise, lang: str, rng: random.Random) -> tuple[str, str]
     task = rng.choices(tuple(SOUND_ROUNDS), tuple(SOUND_ROUNDS.values()))[0]
     if task == "caption":
         return rng.choice(PROMPTS["audio_caption"][lang]), say.sound_caption(noise, lang)
-    found = say.sound_questions(noise, lang, rng, 1)[0]
-    return found.text, found.answer
+    asked = say.sound_question(noise, lang, rng, task) if task == "exist" else say.sound_questions(noise, lang, rng, 1)[0]
+    return asked.text, asked.answer

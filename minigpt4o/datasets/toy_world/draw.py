@@ -83,4 +83,3 @@ def _corners(shape: str) -> list[tuple[float, float]]:
     left, right = min(x for x, _ in points), max(x for x, _ in points)
     top, bottom = min(y for _, y in points), max(y for _, y in points)
     return [((x - left) / (right - left), (y - top) / (bottom - top)) for x, y in points]
-

@@ -176,7 +176,7 @@ def _exist(scene: Scene, lang: str, rng: random.Random) -> Question:
     """Yes or no with equal chance."""
     yes, no = YES_NO[lang]
     true = rng.random() < 0.5
-    way = rng.choice(("shape", "colour", "full"))
+    way = rng.choice(("shape", "shape", "colour", "colour", "full"))
     if true:
         shape, colour = (thing := rng.choice(scene)).shape, thing.colour
     else:
@@ -255,7 +255,7 @@ def sound_question(noise: Noise, lang: str, rng: random.Random, type: str) -> Qu
 
 def _sound_exists(noise: Noise, lang: str, rng: random.Random) -> Question:
     yes, no = YES_NO[lang]
-    true, with_pitch = rng.random() < 0.5, rng.random() < 0.3
+    true, with_pitch = rng.random() < 0.5, rng.random() < 0.2
     kind, pitch = noise.kind, noise.pitch
     if not true:
         if with_pitch and rng.random() < 0.5:

@@ -63,8 +63,8 @@ def picture_rows(world: World, split: str, index: int) -> Rows:
         file = f"{lang}_{split}"
         words = {"caption": say.caption(scene, lang), "attributes": say.attributes(scene, lang)}
         rows[f"captions/{file}"] = [{"image": image, **words, "image_id": f"{split}_{index:05d}", "language": lang}]
-        row = {"image_id": f"{split}_{index:05d}", "image": image, "language": lang}
-        rows[f"grounded/{file}"] = [{**row, "grounded_caption": say.grounded_caption(scene, lang)}]
+        about = {"image_id": f"{split}_{index:05d}", "image": image, "language": lang}
+        rows[f"grounded/{file}"] = [{**about, "grounded_caption": say.grounded_caption(scene, lang)}]
         asked = say.questions(scene, lang, rng, QUESTIONS_EACH, relations)
         rows[f"vqa/{file}"] = [
             {

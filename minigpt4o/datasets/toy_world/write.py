@@ -53,7 +53,8 @@ CHUNK = 250  # items that one worker makes at a time; does not change what is wr
 TOKENIZER_LINES = 12_000
 FOLDERS = (
     *(f"{kind}/{split}" for kind in ("pictures", "sounds") for split in SPLITS),
-    *("laion", "captions", "grounded", "vqa", "refer", "llava", "audiocaps", "audio_qa", "messages", "language", "objects"),
+    *("laion", "captions", "grounded", "vqa", "refer", "llava"),
+    *("audiocaps", "audio_qa", "messages", "language", "objects"),
 )
 
 
@@ -68,8 +69,8 @@ class Size:
 
 SIZES = {
     "tiny": Size((60, 16, 16), (30, 8, 8), (200, 20, 0)),
-    "small": Size((8000, 400, 400), (2400, 200, 200), (24_000, 400, 0)),
-    "medium": Size((32_000, 1600, 1600), (9600, 800, 800), (96_000, 1600, 0)),
+    "small": Size((8000, 400, 400), (2400, 200, 200), (30_000, 400, 0)),
+    "medium": Size((32_000, 1600, 1600), (9600, 800, 800), (120_000, 1600, 0)),
 }
 
 
