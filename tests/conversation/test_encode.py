@@ -122,7 +122,9 @@ def templates(tmp_path: Path) -> tuple[str, str]:
     return str(tmp_path / "led.yaml"), str(tmp_path / "bare.yaml")
 
 
-def test_the_lead_of_an_answer_is_learned_with_it(tokenizer: PreTrainedTokenizerFast, templates: tuple[str, str]) -> None:
+def test_the_lead_of_an_answer_is_learned_with_it(
+    tokenizer: PreTrainedTokenizerFast, templates: tuple[str, str]
+) -> None:
     led, bare = (encoder(tokenizer, name) for name in templates)
     talk = dialogue("what colour?", "red")
     with_lead, without = led.example(talk, RNG), bare.example(talk, RNG)

@@ -14,20 +14,35 @@ import soundfile
 from PIL import Image
 
 from minigpt4o.common.errors import DataError
+from minigpt4o.conversation.boxes import parse_boxes, to_pixels
 from minigpt4o.datasets.toy_world import language as say
 from minigpt4o.datasets.toy_world import rows, sound
+from minigpt4o.datasets.toy_world.dialogue import CORPUS_MIX, CORPUS_ROUNDS, corpus_row
 from minigpt4o.datasets.toy_world.draw import png_of
-from minigpt4o.datasets.toy_world.words import LANGUAGES, NAMES, SMALL_TALK
+from minigpt4o.datasets.toy_world.words import (
+    COLOUR_ANSWER,
+    LANGUAGES,
+    NAMES,
+    OBJECTS,
+    SMALL_TALK,
+    TIMES_ANSWER,
+    YES_NO,
+)
 from minigpt4o.datasets.toy_world.world import (
     COLOURS,
+    COUNTS,
     HELD_OUT,
     HELD_OUT_SOUNDS,
     KINDS,
     LEVELS,
+    PITCHES,
     SHAPES,
     SIDE,
+    SIZES,
     Noise,
     Thing,
+    allowed_looks,
+    draw_noise,
     draw_scene,
     item_rng,
 )
@@ -132,24 +147,52 @@ def test_files_are_what_their_names_say(world):
 # --- nothing of the test split leaks --------------------------------------------------------------------------------
 
 
+def looks_of(path):
+    return [(t["shape"], t["colour"], t["size"]) for picture in load(path) for t in picture["objects"]]
+
+
 def test_only_the_test_split_shows_held_out_combinations_and_nothing_else(world):
     for split in ("train", "val", "test"):
-        pairs = [(t["shape"], t["colour"]) for p in load(world / f"objects/{split}.json") for t in p["objects"]]
         sounds = [(s["kind"], s["pitch"], s["count"]) for s in load(world / f"objects/{split}_sounds.json")]
-        held = [pair in HELD_OUT for pair in pairs] + [noise in HELD_OUT_SOUNDS for noise in sounds]
+        held = [look in HELD_OUT for look in looks_of(world / f"objects/{split}.json")]
+        held += [noise in HELD_OUT_SOUNDS for noise in sounds]
         assert all(held) if split == "test" else not any(held)
 
 
+def test_every_pair_of_attributes_of_a_held_out_thing_is_seen_in_training():
+    looks = allowed_looks("train")
+    sounds = {(k, p, n) for k in KINDS for p in PITCHES for n in COUNTS} - HELD_OUT_SOUNDS
+    for held, seen in ((HELD_OUT, looks), (HELD_OUT_SOUNDS, sounds)):
+        assert not held & set(seen)
+        for one, other in ((0, 1), (0, 2), (1, 2)):
+            assert {(thing[one], thing[other]) for thing in held} <= {(thing[one], thing[other]) for thing in seen}
+
+
+def test_the_held_out_combinations_are_a_fair_part_of_the_world():
+    everything = len(SHAPES) * len(COLOURS) * len(SIZES)
+    assert sorted(allowed_looks("test")) == sorted(HELD_OUT)
+    assert set(allowed_looks("train")) == set(allowed_looks("val"))
+    assert len(allowed_looks("train")) + len(HELD_OUT) == everything
+    assert 0.1 < len(HELD_OUT) / everything < 0.3
+    for place, known in enumerate((SHAPES, COLOURS, SIZES)):
+        counts = Counter(look[place] for look in HELD_OUT)
+        assert set(counts) == set(known) and max(counts.values()) <= 2 * min(counts.values())
+
+
+def names_of_held_out():
+    """What must not be said outside the test split: "small red circle", 小さい赤い丸, "high bell three times", ..."""
+    said = []
+    for shape, colour, size in HELD_OUT:
+        english, japanese = ([NAMES[lang][word] for word in (size, colour, shape)] for lang in LANGUAGES)
+        said += [r"[^\w\n]+".join(english), r"[^\w\n]*".join(japanese)]
+    for noise in HELD_OUT_SOUNDS:
+        english, japanese = (say.sound_attributes(Noise(*noise), lang) for lang in LANGUAGES)
+        said += [r"[^\w\n]+".join(english), r"[^\w\n]*".join(japanese[:2]) + r"(?:が|[^\w\n])*" + japanese[2]]
+    return re.compile("|".join(said))
+
+
 def test_no_text_outside_the_test_split_names_a_held_out_combination(world):
-    english = "|".join(f"{c} {s}" for s, c in HELD_OUT)
-    japanese = "|".join(NAMES["ja"][c] + NAMES["ja"][s] for s, c in HELD_OUT)
-    told = "|".join(f"{k} {p} {('one', 'two', 'three')[n - 1]}" for k, p, n in HELD_OUT_SOUNDS)
-    heard = "|".join(
-        f"{join.join(words[:2])}{'が' if lang == 'ja' else ' '}{words[2]}"
-        for lang, join in (("en", " "), ("ja", ""))
-        for words in (say.sound_attributes(Noise(*n), lang) for n in HELD_OUT_SOUNDS)
-    )
-    forbidden = re.compile("|".join((english, japanese, told, heard)))
+    forbidden = names_of_held_out()
     texts = [p for p in world.rglob("*") if p.suffix in (".json", ".jsonl", ".csv", ".txt")]
     seen = [p for p in texts if "_test" not in p.name and p.name != "test.json"]
     assert len(seen) > 30
@@ -157,21 +200,37 @@ def test_no_text_outside_the_test_split_names_a_held_out_combination(world):
         assert forbidden.search(path.read_text(encoding="utf-8")) is None, path
     for path in world.glob("laion/*.tar"):
         assert forbidden.search(path.read_bytes().decode("utf-8", "ignore")) is None
-    for kind in ("captions/en_test.json", "captions/ja_test.json", "audiocaps/en_test.csv", "audiocaps/ja_test.csv"):
-        assert forbidden.search((world / kind).read_text(encoding="utf-8"))  # the search can find
+    for lang in LANGUAGES:  # the search can find
+        for kind in (f"captions/{lang}_test.json", f"grounded/{lang}_test.json", f"audiocaps/{lang}_test.csv"):
+            found = forbidden.findall((world / kind).read_text(encoding="utf-8"))
+            assert len(found) >= (8 if "audio" in kind else 16), kind
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_language_corpus_keeps_the_secret_at_every_level(split, level):
+    forbidden = names_of_held_out()
+    for i in range(150):
+        told = json.dumps(corpus_row(split, level, item_rng(i)), ensure_ascii=False)
+        assert forbidden.search(told) is None
+    scene, noise = draw_scene(item_rng(0), "test", level), draw_noise(item_rng(0), "test")
+    for lang in LANGUAGES:  # the search can find what the corpus would say
+        assert forbidden.search(say.scene_text(scene, lang)) and forbidden.search(say.sound_text(noise, lang))
+        assert forbidden.search(say.grounded_caption(scene, lang)) and forbidden.search(say.caption(scene, lang))
 
 
 @pytest.mark.parametrize("level", ["pair", "scene"])
-def test_questions_about_absent_objects_keep_the_secret_too(level):
-    forbidden = re.compile("|".join(f"{c} {s}" for s, c in HELD_OUT))
+def test_what_is_said_to_be_absent_is_absent(level):
+    absent = 0
     for i in range(600):
         rng = item_rng(i)
         scene = draw_scene(rng, "train", level)
-        question = say.question(scene, "en", "train", rng, "exist")
-        assert not forbidden.search(question.text)
-        if question.answer == "no" and (both := re.search(r"there an? (\w+) (\w+)", question.text)):
-            colour, shape = both.groups()
-            assert not any(t.colour == colour and shape in (t.shape, "object") for t in scene)
+        question = say.question(scene, "en", rng, "exist")
+        colour, shape = re.fullmatch(r"is there an? (?:(\w+) )?(\w+)\?", question.text).groups()
+        there = any(colour in (None, t.colour) and shape in (t.shape, "object") for t in scene)
+        assert question.answer == ("yes" if there else "no"), question
+        absent += not there
+    assert 0.4 < absent / 600 < 0.6
 
 
 # --- language -------------------------------------------------------------------------------------------------------
@@ -182,10 +241,30 @@ def test_captions_say_what_is_there_in_both_languages():
     circle = Thing("circle", "red", "big", "top left", (2, 2, 26, 26))
     assert say.caption((circle, star), "en") == "a big red circle at the top left and a small blue star at the bottom"
     assert say.caption((circle, star), "ja") == "左上に大きい赤い丸、下に小さい青い星"
-    assert say.scene_text((star,)) == "small blue star bottom {<41><69><59><88>}"
-    assert say.sound_caption(Noise("bell", "high", 3), "en") == "a high bell three times"
-    assert say.sound_caption(Noise("bell", "high", 3), "ja") == "高いベルの音が三回"
-    assert say.sound_text(Noise("bell", "high", 3)) == "bell high three"
+    assert say.scene_text((circle, star), "en") == (
+        " big red circle {<3><3><41><41>} top left; small blue star {<41><69><59><88>} bottom"
+    )
+    assert say.scene_text((star,), "ja") == "小さい青い星 {<41><69><59><88>}下"
+    bell = Noise("bell", "high", 3)
+    assert say.sound_caption(bell, "en") == "a high bell three times"
+    assert say.sound_caption(bell, "ja") == "高いベルの音が三回"
+    assert say.sound_text(bell, "en") == " high bell three times three"
+    assert say.sound_text(bell, "ja") == "高いベルの音三回三回"
+
+
+def test_a_grounded_caption_is_the_caption_with_the_true_boxes(world):
+    star = Thing("star", "blue", "small", "bottom", (26, 44, 38, 56))
+    assert say.grounded_caption((star,), "en") == "<p>a small blue star</p> {<41><69><59><88>} at the bottom"
+    assert say.grounded_caption((star,), "ja") == "下に<p>小さい青い星</p> {<41><69><59><88>}"
+    truth = {t["image"]: t["objects"] for t in load(world / "objects/val.json")}
+    for lang in LANGUAGES:
+        captions = {row["image"]: row["caption"] for row in load(world / f"captions/{lang}_val.json")}
+        for row in load(world / f"grounded/{lang}_val.json"):
+            bare = re.sub(r"</?p>| \{[<>0-9]+\}", "", row["grounded_caption"])
+            assert bare == captions[row["image"]]
+            boxes = [to_pixels(grid, (SIDE, SIDE)).xyxy for grid in parse_boxes(row["grounded_caption"])]
+            wanted = [t["box"] for t in truth[row["image"]]]
+            assert np.abs(np.array(boxes) - np.array(wanted)).max() <= 0.33  # a coordinate is a hundredth of the side
 
 
 def test_every_attribute_word_stands_in_its_caption(world):
@@ -205,15 +284,38 @@ def test_answers_are_true_and_yes_and_no_are_even(lang):
     for i in range(2000):
         rng = item_rng(i)
         scene = draw_scene(rng, "train", "single")
-        question = say.questions(scene, lang, "train", rng, 1, False)[0]
+        question = say.questions(scene, lang, rng, 1, False)[0]
         names[question.type] += 1
         thing = scene[0]
         if question.type in ("shape", "size", "place"):
             assert question.answer == NAMES[lang][getattr(thing, question.type)]
+        if question.type == "colour":
+            assert question.answer == COLOUR_ANSWER[lang][thing.colour]
+        if question.type == "count":
+            assert question.answer == OBJECTS[lang][0]
         if question.type == "exist":
             yes += question.answer in ("yes", "はい")
     assert set(names) == set(say.QUESTION_TYPES)
     assert 0.4 < yes / names["exist"] < 0.6
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_answers_about_sounds_are_true(lang):
+    yes = 0
+    for i in range(400):
+        rng = item_rng(i)
+        noise = draw_noise(rng, "train")
+        answers = {q.type: q for q in say.sound_questions(noise, lang, rng, 4)}
+        assert set(answers) == set(say.SOUND_TYPES)
+        assert answers["kind"].answer == NAMES[lang][noise.kind]
+        assert answers["pitch"].answer == NAMES[lang][noise.pitch]
+        assert answers["count"].answer == TIMES_ANSWER[lang][noise.count]
+        asked, right = answers["exist"].text, NAMES[lang][noise.kind]
+        pitches = [NAMES[lang][p] for p in PITCHES if NAMES[lang][p] in asked]
+        heard = right in asked and pitches in ([], [NAMES[lang][noise.pitch]])
+        assert answers["exist"].answer == YES_NO[lang][0 if heard else 1], (noise, answers["exist"])
+        yes += heard
+    assert 0.4 < yes / 400 < 0.6
 
 
 def test_relations_are_asked_at_the_hard_level_only():
@@ -222,7 +324,7 @@ def test_relations_are_asked_at_the_hard_level_only():
         for i in range(200):
             rng = item_rng(i)
             scene = draw_scene(rng, "train", level)
-            asked = say.questions(scene, "en", "train", rng, 3, level == "scene")
+            asked = say.questions(scene, "en", rng, 3, level == "scene")
             assert len({q.type for q in asked}) == 3
             types[level] |= {q.type for q in asked}
     assert "relation" in types["scene"]
@@ -242,6 +344,7 @@ def test_small_talk_says_what_the_world_holds():
 def test_rows_have_the_fields_of_the_real_sets(world):
     fields = {
         "captions/en_val.json": {"image", "caption", "attributes", "image_id", "language"},
+        "grounded/ja_test.json": {"image_id", "image", "grounded_caption", "language"},
         "vqa/ja_test.json": {
             *("question", "question_id", "answer", "image", "dataset", "question_type", "language"),
         },
@@ -297,16 +400,33 @@ def test_shards_hold_the_pictures_with_their_captions(world):
 def test_the_language_corpus_tells_the_scene_where_the_picture_will_stand(world):
     found = load(world / "language/train.jsonl")
     assert len({row["messages"][0]["content"] for row in found}) > 0.8 * len(found)
+    assert {row["task"] for row in found} == set(CORPUS_MIX)
+    marks = {"picture": ["<Img>"], "sound": ["<Aud>"], "both": ["<Img>", "<Aud>"], "small_talk": []}
     for row in found:
-        first = row["messages"][0]["content"]
-        assert "<image>" not in first
-        assert "<audio>" not in first
-        if row["task"] == "refer":
-            box = row["messages"][1]["content"]
-            assert box in first.split("</Img>")[0]  # the LM can read the answer off the scene
-        if row["task"] not in ("small_talk", "audio_caption", "audio_qa", "sound_talk"):
-            assert first.startswith("<Img>")
+        first, *later = [message["content"] for message in row["messages"]]
+        assert re.findall("<Img>|<Aud>", first) == marks[row["task"]]
+        assert first.count("</Img>") + first.count("</Aud>") == len(marks[row["task"]])
+        assert not re.search("<Img>|<Aud>|<image>|<audio>", "".join(later))  # told once, asked about in every round
+        assert "<image>" not in first and "<audio>" not in first
     assert not (world / "language/test.jsonl").exists()
+
+
+def test_one_telling_of_the_corpus_answers_many_questions(world):
+    rounds = {"picture": CORPUS_ROUNDS, "sound": CORPUS_ROUNDS - 2, "both": CORPUS_ROUNDS}
+    boxes = 0
+    for row in load(world / "language/train.jsonl"):
+        messages = row["messages"]
+        assert [m["role"] for m in messages] == ["user", "assistant"] * (len(messages) // 2)
+        if row["task"] == "small_talk":
+            continue
+        assert len(messages) == 2 * rounds[row["task"]]
+        told = messages[0]["content"]
+        answers = [m["content"] for m in messages[1::2]]
+        for answer in answers:
+            boxes += answer.startswith("{<")
+            if answer.startswith("{<") or answer in NAMES[row["language"]].values():
+                assert answer in told  # a box or a name can be read off the telling
+    assert boxes > 50
 
 
 def test_an_item_is_a_function_of_its_index_alone():

@@ -114,6 +114,19 @@ def test_streaming_never_splits_a_character(make_model):
     assert not any("\ufffd" in piece for piece in shown)
 
 
+def test_the_blank_that_leads_an_answer_is_neither_shown_nor_kept(make_model):
+    tokenizer = make_model(media=()).tokenizer
+    answer, shown = feed(tokenizer, " red circle", end_ids=frozenset([tokenizer.eos_token_id]))
+    answer.add(tokenizer.eos_token_id)
+    assert answer.done
+    assert answer.text == "".join(shown) == "red circle"
+    assert len(shown) > 1  # piece by piece, the blank inside included
+    silent = Answer(tokenizer, end_ids=frozenset([tokenizer.eos_token_id]))
+    for token in [*tokenizer.encode(" red circle", add_special_tokens=False), tokenizer.eos_token_id]:
+        silent.add(token)
+    assert silent.text == "red circle"
+
+
 def test_the_beginning_of_a_stop_string_is_held_back_until_it_is_known(make_model):
     tokenizer = make_model(media=()).tokenizer
     answer, shown = feed(tokenizer, "red #", stop=["###"])

@@ -57,23 +57,22 @@ def test_a_whole_word_is_one_token_and_yet_ordinary_text(tmp_path):
     (tmp_path / "t.txt").write_text("a red circle, <Img>a star</Img>\n" * 9, encoding="utf-8")
     folder = train_tokenizer([tmp_path / "t.txt"], tmp_path / "out", vocab_size=290, whole_words=WORDS)
     tokenizer = load_tokenizer(str(folder))
-    assert len(tokenizer) == 290 + len(WORDS)
-    for word in WORDS:
-        assert len(tokenizer.encode(word, add_special_tokens=False)) == 1
+    ids = [tokenizer.encode(word, add_special_tokens=False) for word in WORDS]
+    assert ids == [[len(tokenizer) - 3], [len(tokenizer) - 2], [len(tokenizer) - 1]]
     text = "see <Img>a star</Img>, <Aud> <img> and </s>"
     ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
     assert tokenizer.eos_token_id not in ids  # a special token typed by a person is cut into letters ...
-    assert sum(i >= 290 for i in ids) == 3  # ... a whole word is not
+    assert sum(i >= len(tokenizer) - 3 for i in ids) == 3  # ... a whole word is not
     said = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert said == text  # and it is not left out of an answer, as special tokens are
 
 
 def test_the_command_makes_whole_words_too(tmp_path):
-    from minigpt4o.cli.entry import main
+    from minigpt4o.cli import main
 
     (tmp_path / "t.txt").write_text("a red circle\n" * 9, encoding="utf-8")
     out = tmp_path / "out"
-    asked = ["--text", str(tmp_path / "t.txt"), "--out", str(out), "--vocab-size", "290", "--word", "<Img>", "</Img>"]
+    asked = [str(tmp_path / "t.txt"), "--out", str(out), "--vocab-size", "290", "--word", "<Img>", "</Img>"]
     assert main(["tokenizer", *asked]) == 0
     assert load_tokenizer(str(out)).tokenize("<Img>x</Img>") == ["<Img>", "x", "</Img>"]
 

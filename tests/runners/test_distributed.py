@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from tiny_world import lines, train
 
@@ -45,10 +46,28 @@ def launch(world: Path, output: Path, plan: list[dict[str, Any]], ranks: int) ->
 
 @pytest.fixture(scope="module")
 def runs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Made once, also if several test processes ask for it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    output = shared / "ranks"
+    with FileLock(shared / "ranks.lock"):
+        if not (output / "done").exists():
+            output.mkdir()
+            make_runs(world, output)
+            (output / "done").touch()
+
+    def find(job: str) -> Path:
+        (run,) = (output / job).iterdir()
+        return run
+
+    return find
+
+
+def make_runs(world: Path, output: Path) -> None:
     """One launch for all engines: each trains with two ranks, then a run of one rank is continued by two."""
     from tiny_world import tiny_settings
 
-    output = tmp_path_factory.mktemp("ranks")
     one = train(tiny_settings(world, output, job_name="one", **COMMON))
     middle = str(one / "checkpoints" / "step-000003")
     plan: list[dict[str, Any]] = []
@@ -62,12 +81,6 @@ def runs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     launch(world, output, plan, ranks=2)
     alone = {"engine": "deepspeed", **COMMON}
     launch(world, output, [{**alone, "job_name": f"alone{i}", "options": {"zero_stage": i}} for i in range(4)], ranks=1)
-
-    def find(job: str) -> Path:
-        (run,) = (output / job).iterdir()
-        return run
-
-    return find
 
 
 def apart(a: Path, b: Path) -> float:

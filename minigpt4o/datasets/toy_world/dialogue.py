@@ -102,5 +102,8 @@ def _sound_round(noise: Noise, lang: str, rng: random.Random) -> tuple[str, str]
     task = rng.choices(tuple(SOUND_ROUNDS), tuple(SOUND_ROUNDS.values()))[0]
     if task == "caption":
         return rng.choice(PROMPTS["audio_caption"][lang]), say.sound_caption(noise, lang)
-    asked = say.sound_question(noise, lang, rng, task) if task == "exist" else say.sound_questions(noise, lang, rng, 1)[0]
-    return asked.text, asked.answer
+    if task == "exist":
+        found = say.sound_question(noise, lang, rng, task)
+    else:
+        found = say.sound_questions(noise, lang, rng, 1)[0]
+    return found.text, found.answer
