@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,7 @@ from torch import Tensor, nn
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import Part, part, registry
 from minigpt4o.conversation.batch import SLOTS, Batch, Decoding
-from minigpt4o.models.base import (
-    LORA,
-    LossSum,
-    PartRow,
-    freeze,
-    freeze_table,
-    frozen_fingerprints,
-    is_lora,
-    part_rows,
-    pin_frozen,
-)
+from minigpt4o.models.base import LORA, LossSum, PartsModel, freeze, freeze_table, is_lora
 from minigpt4o.models.loss import learned_states, summed_loss
 from minigpt4o.models.padding import length_groups, padded_right
 from minigpt4o.models.precision import autocast, dtype_of
@@ -37,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @registry.register("model", "aligned", "minigpt4")
-class AlignedModel(nn.Module):
+class AlignedModel(PartsModel):
     """Encoders of any kind, each with its bridge, before a causal language model; text alone is fine too."""
 
     @dataclass
@@ -120,32 +110,10 @@ class AlignedModel(nn.Module):
         return self.llm.tokenizer
 
     @property
-    def template(self) -> str:
-        return self.config.template
-
-    @property
-    def max_txt_len(self) -> int:
-        return self.config.max_txt_len
-
-    @property
     def slots(self) -> dict[str, int]:
         """Media kind -> number of places one picture or sound fills in the text."""
         bridges: dict[str, Any] = dict(self.bridges.items())
         return {kind: bridge.tokens for kind, bridge in bridges.items()}
-
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Full dotted name -> parameter, of everything that learns: what optimizers and checkpoints hold."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-    def frozen_fingerprints(self) -> dict[str, str]:
-        """Part -> fingerprint of its frozen weights. Reads all of them."""
-        return frozen_fingerprints(self)
-
-    def part_rows(self) -> list[PartRow]:
-        """Part, parameters, how many of them learn."""
-        return part_rows(self)
-
-    freeze_report = part_rows
 
     def export(self, folder: Path) -> None:
         """Write `llm/` (a Hugging Face folder) below `folder` if the language model itself was trained."""
@@ -154,17 +122,11 @@ class AlignedModel(nn.Module):
 
     # ---- the computation ----
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
-
-    def train(self, mode: bool = True) -> AlignedModel:
-        """Training mode for what learns; frozen parts stay in eval mode whatever is asked."""
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for what learns, checkpointed layers included."""
         super().train(mode)
-        if mode:
-            pin_frozen(self)
-            if self.config.gradient_checkpointing:
-                self.llm.wake_checkpointed_layers()
+        if mode and self.config.gradient_checkpointing:
+            self.llm.wake_checkpointed_layers()
         return self
 
     def forward(self, batch: Batch) -> LossSum:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -142,3 +142,42 @@ def _digest(tensors: list[tuple[str, Tensor]]) -> str:
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for _, tensor in tensors})
     return f"{'+'.join(kinds)}:{digest.hexdigest()}"
+
+
+class PartsModel(nn.Module):
+    """What the runner asks of any model built from parts, some of which learn; `self.config` is set by the model."""
+
+    config: Any
+
+    @property
+    def template(self) -> str:
+        return str(self.config.template)
+
+    @property
+    def max_txt_len(self) -> int:
+        return int(self.config.max_txt_len)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Full dotted name -> parameter, of everything that learns: what optimizers and checkpoints hold."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def frozen_fingerprints(self) -> dict[str, str]:
+        """Part -> fingerprint of its frozen weights. Reads all of them."""
+        return frozen_fingerprints(self)
+
+    def part_rows(self) -> list[PartRow]:
+        """Part, parameters, how many of them learn."""
+        return part_rows(self)
+
+    freeze_report = part_rows
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for what learns; frozen parts stay in eval mode whatever is asked."""
+        super().train(mode)
+        if mode:
+            pin_frozen(self)
+        return self

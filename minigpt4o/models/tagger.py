@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import Part, part, registry
 from minigpt4o.conversation.batch import IGNORE, SLOTS, Batch, Decoding
-from minigpt4o.models.base import LossSum, PartRow, freeze, freeze_table, frozen_fingerprints, part_rows, pin_frozen
+from minigpt4o.models.base import LossSum, PartsModel, freeze, freeze_table
 from minigpt4o.models.precision import autocast, dtype_of
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ NONE = -30.0  # log-odds of every token where nothing is shown
 
 
 @registry.register("model", "tagger")
-class Tagger(nn.Module):
+class Tagger(PartsModel):
     """Encoders with one linear map from each feature to the tokens it is evidence for.
 
     The text is taken as a bag of tokens (as in SuperClass, arXiv 2411.03313). Each feature votes by itself and the
@@ -72,44 +72,12 @@ class Tagger(nn.Module):
         self.compute_dtype = dtype_of(config.precision)
 
     @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
-
-    @property
-    def template(self) -> str:
-        return self.config.template
-
-    @property
-    def max_txt_len(self) -> int:
-        return self.config.max_txt_len
-
-    @property
     def slots(self) -> dict[str, int]:
         """One place per picture or sound: no features enter the text here, but the row must say where they belong."""
         return dict.fromkeys(self.encoders, 1)
 
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Full dotted name -> parameter, of everything that learns."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-    def frozen_fingerprints(self) -> dict[str, str]:
-        """Part -> fingerprint of its frozen weights."""
-        return frozen_fingerprints(self)
-
-    def part_rows(self) -> list[PartRow]:
-        """Part, parameters, how many of them learn."""
-        return part_rows(self)
-
-    freeze_report = part_rows
-
     def export(self, folder: Path) -> None:
         """Nothing: an encoder is read from the checkpoint itself (`weights:`)."""
-
-    def train(self, mode: bool = True) -> Tagger:
-        super().train(mode)
-        if mode:
-            pin_frozen(self)
-        return self
 
     def forward(self, batch: Batch) -> LossSum:
         """Binary cross entropy summed over all tokens of the vocabulary and rows; counted per learned token."""
