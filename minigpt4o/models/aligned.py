@@ -22,11 +22,12 @@ from minigpt4o.models.loss import learned_states, summed_loss
 from minigpt4o.models.padding import length_groups, padded_right
 from minigpt4o.models.precision import autocast, dtype_of
 from minigpt4o.models.splice import splice
+from minigpt4o.models.weight_files import locate
 
 log = logging.getLogger(__name__)
 
 
-@registry.register("model", "aligned", "minigpt4")
+@registry.register("model", "aligned", "minigpt4", "minigpt_v2")
 class AlignedModel(PartsModel):
     """Encoders of any kind, each with its bridge, before a causal language model; text alone is fine too."""
 
@@ -36,11 +37,16 @@ class AlignedModel(PartsModel):
         encoders: dict[str, Part] = part("encoder", many=True, doc="media kind (image, audio) -> its encoder")
         bridges: dict[str, Part] = part("bridge", many=True, doc="media kind -> the bridge behind its encoder")
         template: str = "plain"  # how a conversation becomes text: conversation/templates/<name>.yaml or a path
+        profile: Literal["default", "compat"] = "default"  # compat: prompts and cuts of the reference, id for id
+        prompt_template: str = ""  # around a user's words, {} stands for them; empty: as the template says
+        end_sym: str = ""  # after an assistant's words; empty: as the template says
         max_txt_len: int = 160  # tokens of text kept per sample; features do not count
+        max_context_len: int = 3800  # compat: places kept of everything before an answer
         train: list[str] = field(default_factory=lambda: ["bridges"])  # what learns: bridges, encoders.image, llm, lora
         ckpt: str = ""  # checkpoint, run or job folder whose tensors are laid over the built model
         fresh: list[str] = field(default_factory=list)  # bridges that may be missing in ckpt because they are new
         feature_norm: bool = False  # LayerNorm between encoder and bridge (the ln_vision of BLIP-2 and MiniGPT-4)
+        feature_norm_weights: str = ""  # file that holds it (BLIP-2's); empty: plain normalisation, as in MiniGPT-v2
         lora_r: int = 0  # rank of low-rank adapters in the language model; 0 = none
         lora_alpha: int = 16  # their scale is lora_alpha / lora_r
         lora_dropout: float = 0.05  # dropout before the adapters, in training
@@ -63,8 +69,16 @@ class AlignedModel(PartsModel):
             self.bridges[kind] = registry.build(
                 config.bridges[kind], from_dim=encoder.width, from_tokens=encoder.tokens, to_dim=self.llm.width
             )
+        if config.feature_norm_weights:
+            self._load_norms(config.feature_norm_weights)
         self._adapt()
         self._finish()
+
+    def _load_norms(self, weights: str) -> None:
+        from minigpt4o.models.weights import load_part
+
+        for kind, norm in self.norms.items():
+            load_part(norm, weights, f"norms.{kind}.", "model.feature_norm_weights")
 
     def _adapt(self) -> None:
         """Adapters, memory, and what learns."""
@@ -90,7 +104,8 @@ class AlignedModel(PartsModel):
         if self.config.ckpt:
             from minigpt4o.models.weights import lay_over, read_tensors
 
-            report = lay_over(self, read_tensors(self.config.ckpt), self.config.ckpt, self.config.fresh)
+            where = locate(self.config.ckpt) or self.config.ckpt
+            report = lay_over(self, read_tensors(where), str(where), self.config.fresh)
             loaded = {".".join(name.split(".")[:2]) for name in report.matched} | {
                 name.split(".")[0] for name in report.matched
             }
@@ -99,9 +114,10 @@ class AlignedModel(PartsModel):
             if getattr(module, "from_scratch", False) and not learns and name not in loaded:
                 log.warning("%s is frozen with random weights: give it weights, or name it in model.train", name)
         self.compute_dtype = dtype_of(self.config.precision)
-        for name, parameter in self.named_parameters():  # what learns and the norms stay in fp32
-            full = parameter.requires_grad or name.startswith("norms.")
-            parameter.data = parameter.data.to(torch.float32 if full else self.compute_dtype)
+        for name, parameter in self.named_parameters():  # what learns, norms and bridges stay in fp32
+            full = parameter.requires_grad or name.startswith(("norms.", "bridges."))
+            if parameter.is_floating_point():  # quantised weights are whole numbers
+                parameter.data = parameter.data.to(torch.float32 if full else self.compute_dtype)
 
     # ---- what the other rooms ask ----
 

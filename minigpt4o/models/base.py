@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.source import nearest
+from minigpt4o.conversation.template import Template, load_template
 
 LORA = "lora"  # word in `train` for the low-rank parameters, wherever in the model they sit
 
@@ -152,6 +153,13 @@ class PartsModel(nn.Module):
     @property
     def template(self) -> str:
         return str(self.config.template)
+
+    @property
+    def conversation(self) -> Template:
+        """How this model's conversations become text: its template in its profile, with the file's own words."""
+        config = self.config
+        words = {key: getattr(config, key, "") for key in ("prompt_template", "end_sym")}
+        return load_template(config.template, getattr(config, "profile", "default"), **words)
 
     @property
     def max_txt_len(self) -> int:

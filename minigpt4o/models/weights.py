@@ -6,16 +6,20 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from minigpt4o.common.errors import CheckpointError
+from minigpt4o.models import official
 from minigpt4o.models.base import LORA, part_of
+from minigpt4o.models.weight_files import locate, not_here
 
 log = logging.getLogger(__name__)
 
 TRAINED_FILE = "trained.safetensors"
+TORCH_FILES = (".pth", ".pt", ".bin")
 _SHOWN = 10  # names listed in an error
 
 
@@ -30,6 +34,17 @@ class LoadReport:
     def __str__(self) -> str:
         return f"{len(self.matched)} matched, {len(self.missing)} missing, {len(self.unexpected)} unexpected"
 
+    def table(self) -> str:
+        """Counts by part, one part a line."""
+        counts: dict[str, list[int]] = {}
+        for column, names in enumerate((self.matched, self.missing, self.unexpected)):
+            for name in names:
+                counts.setdefault(part_of(name), [0, 0, 0])[column] += 1
+        width = max([len(part) for part in counts] + [4])
+        lines = [f"{'part':<{width}}  matched  missing  unexpected"]
+        lines += [f"{part:<{width}}  {a:>7}  {b:>7}  {c:>10}" for part, (a, b, c) in counts.items()]
+        return "\n".join(lines)
+
 
 def resolve_checkpoint(path: str | Path) -> Path:
     """The checkpoint folder a user means by a checkpoint, run or job folder: the newest one that verifies."""
@@ -41,18 +56,80 @@ def resolve_checkpoint(path: str | Path) -> Path:
 
 
 def read_tensors(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
-    """Tensors of a safetensors file or of our own checkpoint, those below `prefix` with the prefix taken off."""
+    """Tensors of a file or of our own checkpoint under our names, those below `prefix` with the prefix taken off.
+
+    A `.safetensors` file, a torch file (`.pth`, `.pt`, `.bin`) of MiniGPT-4, BLIP-2 or rinna (models/official.py maps
+    the names), or a checkpoint, run or job folder of ours. Names nobody knows are kept as they are; buffers and parts
+    of official files that no model of ours has are left out.
+    """
+    file = Path(path)
+    if file.suffix in TORCH_FILES and file.is_file():
+        tensors = read_torch_file(file)
+    else:
+        tensors = _read_safetensors(file if file.suffix == ".safetensors" else resolve_checkpoint(file) / TRAINED_FILE)
+    own = official.to_own(tensors)
+    named = {own.get(name, name): tensor for name, tensor in tensors.items() if not official.is_ignored(name)}
+    return {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
-    file = Path(path)
-    if file.suffix != ".safetensors":
-        file = resolve_checkpoint(file) / TRAINED_FILE
     try:
         with safe_open(file, framework="pt") as tensors:
-            names = [name for name in tensors.keys() if name.startswith(prefix)]  # noqa: SIM118 - not a dict
-            return {name.removeprefix(prefix): tensors.get_tensor(name) for name in names}
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
+
+
+def read_checkpoint_file(path: str | Path) -> dict[str, Any]:
+    """Everything a torch file holds, read as plain data: no code of the file is ever run. Tensors stay on the CPU.
+
+    Raises CheckpointError if it is truncated, no torch file, or holds anything but tensors and plain containers.
+    """
+    file = Path(path)
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
+    except Exception as error:  # whatever a broken or hostile file makes torch raise
+        size = f"{file.stat().st_size:,} bytes" if file.exists() else "not there"
+        words = str(error).split("\n")[0][:300]
+        raise CheckpointError(
+            f"{file} ({size}) cannot be read as a checkpoint of tensors: {type(error).__name__}: {words}; it is "
+            "truncated, no torch file, or holds code, which is never run"
+        ) from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file} holds a {type(found).__name__}, not a mapping of names to tensors")
+    return found
+
+
+def read_torch_file(path: str | Path) -> dict[str, Tensor]:
+    """The state dict of a torch file, under its own names: the file itself or its `model`, `state_dict` or `module`."""
+    found = read_checkpoint_file(path)
+    inner = next((found[key] for key in ("model", "state_dict", "module") if isinstance(found.get(key), dict)), found)
+    tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors; its keys are {', '.join(map(str, list(found)[:_SHOWN]))}")
+    return tensors
+
+
+def tensor_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a file, under our names where they are known. Reads no weights."""
+    from safetensors import SafetensorError, safe_open
+
+    if Path(path).suffix in TORCH_FILES:
+        return {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()}
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    own = official.to_own(shapes)
+    return {own.get(name, name): shape for name, shape in shapes.items()}
+
+
+def _is_zip(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(2) == b"PK"  # torch's format since 1.6; only it can be read in place
 
 
 def lay_over(model: nn.Module, tensors: Mapping[str, Tensor], where: str, fresh: Iterable[str] = ()) -> LoadReport:
@@ -63,6 +140,7 @@ def lay_over(model: nn.Module, tensors: Mapping[str, Tensor], where: str, fresh:
     Whole parts of other media are only reported.
     """
     own: dict[str, Tensor] = dict(model.named_parameters())
+    tensors = _fitted(model, tensors, own)
     buffers = {n: t for n, t in model.state_dict(keep_vars=True).items() if n not in own and n in tensors}
     own.update(buffers)  # running means and the like: taken if the checkpoint holds them
     report = LoadReport(
@@ -79,8 +157,31 @@ def lay_over(model: nn.Module, tensors: Mapping[str, Tensor], where: str, fresh:
     with torch.no_grad():
         for name in report.matched:
             own[name].copy_(tensors[name])
-    log.info("%s: %s", where, report)
+    log.info("%s: %s\n%s", where, report, report.table())
     return report
+
+
+def _fitted(model: nn.Module, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the model's own names and, where a module knows how (positions of a grid), in its sizes."""
+    names = official.fitted(tensors, own)
+    found = {}
+    for name, tensor in tensors.items():
+        target = names[name]
+        if target in own and own[target].shape != tensor.shape:
+            owner, inner = _fitter(model, target)
+            tensor = owner.fit_tensor(inner, tensor) if owner is not None else tensor
+        found[target] = tensor
+    return found
+
+
+def _fitter(model: nn.Module, name: str) -> tuple[Any, str]:
+    """The module that can fit this tensor, and the tensor's name inside it."""
+    words = name.split(".")
+    for end in range(len(words)):
+        owner = model.get_submodule(".".join(words[:end]))
+        if hasattr(owner, "fit_tensor"):
+            return owner, ".".join(words[end:])
+    return None, ""
 
 
 def _refuse_missing(report: LoadReport, own: Mapping[str, Tensor], where: str, fresh: list[str]) -> None:
@@ -130,16 +231,23 @@ def _list(lines: Iterable[str]) -> str:
     return "\n".join([f"  {line}" for line in lines[:_SHOWN]] + more)
 
 
-def load_part(part: nn.Module, path: str, prefix: str, key: str) -> None:
-    """Fill every parameter of one part from a file that holds only it, or from a checkpoint of a whole model."""
-    if not Path(path).exists():
-        raise CheckpointError(f"{key}: {path} does not exist")
-    tensors = read_tensors(path, prefix) or read_tensors(path)
+def load_part(part: nn.Module, path: str, prefix: str, key: str, bare: str = "") -> None:
+    """Fill every parameter of one part from a file that holds only it, or from a checkpoint of a whole model.
+
+    `bare` is put before the names of a file that holds the part alone (`eva_vit_g.pth`: `blocks.0...`).
+    """
+    file = locate(path)
+    if file is None:
+        raise CheckpointError(not_here(path, key))
+    tensors = read_tensors(file, prefix)
     own = dict(part.named_parameters())
+    if not any(name in own for name in tensors):
+        plain = read_tensors(file)
+        tensors = plain if any(name in own for name in plain) else {bare + n: t for n, t in plain.items()}
     missing = [f"{n} {tuple(p.shape)}" for n, p in own.items() if n not in tensors]
     if missing:
         raise CheckpointError(
-            f"{key}: {path} lacks {len(missing)} of {len(own)} tensors (looked for below {prefix!r} and at the top):\n"
+            f"{key}: {file} lacks {len(missing)} of {len(own)} tensors (looked for below {prefix!r} and at the top):\n"
             f"{_list(missing)}"
         )
-    lay_over(part, {name: tensor for name, tensor in tensors.items() if name in own}, f"{key}: {path}")
+    lay_over(part, {name: tensor for name, tensor in tensors.items() if name in own}, f"{key}: {file}")

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from minigpt4o.common.errors import CheckpointError
 from minigpt4o.common.files import MANIFEST, find_checkpoint, sha256_of
 from minigpt4o.common.registry import Part, registry
+from minigpt4o.models.weight_files import locate
+from minigpt4o.models.weights import TRAINED_FILE, tensor_shapes
 
 log = logging.getLogger(__name__)
 
-TRAINED_FILE = "trained.safetensors"
 # What a checkpoint's own run decides about adapters; an evaluation takes it over with the weights.
 ADAPTER_KEYS = ("lora_alpha", "lora_target_modules", "lora_dropout")
 
@@ -41,7 +41,7 @@ def variant_part(model: Part, checkpoint: str) -> tuple[Part, str]:
     known = {f.name for f in dataclasses.fields(registry.get("model", model.name).Config)}
     values = dict(model.values)
     wanted = checkpoint or values.get("ckpt", "")
-    folder = str(find_checkpoint(wanted)) if wanted and not str(wanted).endswith(".safetensors") else str(wanted)
+    folder = _file_or_checkpoint(str(wanted))
     if "train" in known:
         values["train"] = []
     if "ckpt" in known:
@@ -56,28 +56,27 @@ def variant_part(model: Part, checkpoint: str) -> tuple[Part, str]:
     return dataclasses.replace(model, values=values), folder
 
 
+def _file_or_checkpoint(wanted: str) -> str:
+    """A file of weights as it is (a bare name is looked up), or the checkpoint folder meant; "" for none."""
+    if not wanted:
+        return ""
+    found = locate(wanted)
+    return str(found) if found is not None and found.is_file() else str(find_checkpoint(wanted))
+
+
 def checkpoint_marks(paths: Iterable[str]) -> list[str]:
     """What tells checkpoints apart without reading them: SHA-256 of their manifests; "" for none or a plain file."""
     marks = []
     for path in paths:
-        manifest = find_checkpoint(path) / MANIFEST if path and not path.endswith(".safetensors") else None
-        marks.append(sha256_of(manifest) if manifest is not None else "")
+        folder = Path(_file_or_checkpoint(path))
+        marks.append(sha256_of(folder / MANIFEST) if path and not folder.is_file() else "")
     return marks
 
 
-def adapter_rank(folder: Path) -> int:
-    """Rank of the low-rank adapters a checkpoint holds; 0 if it holds none."""
-    from safetensors import SafetensorError, safe_open
-
-    file = folder if folder.suffix == ".safetensors" else folder / TRAINED_FILE
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - not a dict
-                if ".lora_A." in name:
-                    return int(tensors.get_slice(name).get_shape()[0])
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
-    return 0
+def adapter_rank(path: Path) -> int:
+    """Rank of the low-rank adapters that a file or a checkpoint folder holds; 0 if it holds none."""
+    shapes = tensor_shapes(path if path.is_file() else path / TRAINED_FILE)
+    return next((shape[0] for name, shape in shapes.items() if ".lora_A." in name), 0)
 
 
 def _saved_model_values(folder: Path) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # for tiny_reference.py
 
 from minigpt4o.common.registry import Part, registry
 from minigpt4o.conversation.batch import AUDIO_SLOT, IGNORE, IMAGE_SLOT, Batch

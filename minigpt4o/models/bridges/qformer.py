@@ -23,6 +23,8 @@ class QFormer(nn.Module):
         ffn: int = 3072  # width of the feed-forward layers
         cross_every: int = 2  # cross attention in every so many-th layer, the first included
         dropout: float = 0.1  # in training, if it is trained
+        layer_norm_eps: float = 1e-12  # of all its norms
+        weights: str = ""  # blip2_pretrained_flant5xxl.pth or another file of BLIP-2 or ours; empty: drawn at random
 
     def __init__(self, config: Config, *, from_dim: int, from_tokens: int, to_dim: int) -> None:
         from transformers import Blip2QFormerConfig, Blip2QFormerModel
@@ -39,11 +41,20 @@ class QFormer(nn.Module):
             attention_probs_dropout_prob=config.dropout,
             cross_attention_frequency=config.cross_every,
             encoder_hidden_size=from_dim,
-            layer_norm_eps=1e-12,
+            layer_norm_eps=config.layer_norm_eps,
             use_qformer_text_input=False,
         )
         self.qformer = Blip2QFormerModel(settings)
+        self.from_scratch = not config.weights
+        if config.weights:
+            self._load(config.weights)
         self.proj = nn.Linear(config.width, to_dim)
+
+    def _load(self, weights: str) -> None:
+        """Queries and Q-Former; the map to the language model is not part of BLIP-2's file."""
+        from minigpt4o.models.weights import load_part
+
+        load_part(self, weights, "bridges.image.", "model.bridges.image.weights")
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, P, from_dim) -> (N, queries, to_dim)."""
