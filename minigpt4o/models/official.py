@@ -20,7 +20,7 @@ _PEFT = "base_model.model."  # peft's wrapper, which stands in front of every na
 _ATTENTION = re.compile(r"(\.layer\.\d+\.(?:cross)?attention\.)self\.")
 _OWN_ATTENTION = re.compile(r"(\.layer\.\d+\.(?:cross)?attention\.)attention\.")
 _ADAPTER = re.compile(r"\.(lora_[AB])\.(?:default\.)?")
-_WRAPPED_HEAD = re.compile(r"^(lm_head|embed_out)\.0\.")  # peft 0.2 wraps the head of an 8-bit model
+_HEAD = re.compile(r"^(?:lm_head|embed_out)\.(?:0\.)?")  # GPT-NeoX's older name; peft 0.2 wraps the head (`.0`)
 
 # Known to stand in official files and of no use: buffers, and parts of BLIP-2 that MiniGPT-4 does not have.
 _IGNORED = re.compile(
@@ -57,15 +57,18 @@ def to_official(names: Iterable[str]) -> dict[str, str]:
     """Our name -> the official one, for every name that has one (`encoders.image`, `norms.image`, the bridge, `llm`).
 
     Adapters are written as peft 0.2 did, and `base_model.model.` stands before the language model's names exactly if
-    there are adapters among `names`. GPT-NeoX goes under `gpt_neox_model.`, anything else under `llama_model.`.
+    there are adapters among `names`. GPT-NeoX goes under `gpt_neox_model.` with its head as `embed_out`, anything else
+    under `llama_model.`.
     """
     names = list(names)
     wrapped = _PEFT if any(_ADAPTER.search(name) for name in names) else ""
-    llm = _LLMS[1] if any(name.startswith(_LLM + "gpt_neox.") for name in names) else _LLMS[0]
+    is_neox = any(name.startswith(_LLM + "gpt_neox.") for name in names)
+    llm = _LLMS[1] if is_neox else _LLMS[0]
     found = {}
     for name in names:
         if name.startswith(_LLM):
             rest = _ADAPTER.sub(r".\1.", name.removeprefix(_LLM).replace(".base_layer.", "."))
+            rest = _HEAD.sub("embed_out.", rest) if is_neox else rest
             found[name] = llm + wrapped + rest
             continue
         official = next((a + name.removeprefix(b) for a, b in _PREFIXES if name.startswith(b)), "")
@@ -103,7 +106,7 @@ def _unwrapped(name: str) -> str:
 
 
 def _llm_to_own(name: str, adapted: set[str]) -> str:
-    rest = _WRAPPED_HEAD.sub(r"\1.", _unwrapped(name))
+    rest = _HEAD.sub("lm_head.", _unwrapped(name))
     if _ADAPTER.search(rest):
         return _LLM + _ADAPTER.sub(r".\1.default.", rest)
     module, _, leaf = rest.rpartition(".")

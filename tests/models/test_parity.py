@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_reference import KINDS, VALUES, golden_batch, picture, tiny
 
+from minigpt4o.common.registry import Part
 from minigpt4o.models.official import is_ignored, to_official, to_own
 
 CASES = {
@@ -57,6 +58,17 @@ def test_a_batch_has_the_loss_of_the_reference(models, case, kind):
     assert found.loss_sum.item() / found.count.item() == pytest.approx(golden["loss"], abs=1e-4)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_bfloat16_the_loss_stays_near(tokenizer_folder, kind):
+    case = next(case for case, of in CASES.items() if of == kind)
+    model = tiny(kind, str(tokenizer_folder), precision="bf16")
+    found = model(golden_batch(VALUES[case]))
+    found.loss_sum.backward()
+    assert found.loss_sum.item() / found.count.item() == pytest.approx(VALUES[case]["loss"], abs=0.02)
+    assert {p.dtype for p in model.trained_parameters().values()} == {torch.float32}
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.trained_parameters().values())
+
+
 def test_the_norms_have_the_epsilons_of_the_reference(models):
     eps = {
         name: module.eps for name, module in models["v1_qformer"].named_modules() if type(module) is torch.nn.LayerNorm
@@ -70,6 +82,22 @@ def test_ln_vision_of_a_model_without_qformer_is_a_plain_normalisation(tokenizer
     model = tiny("v2", str(tokenizer_folder), filled=False)
     norm = model.norms["image"]
     assert not norm.weight.requires_grad and bool((norm.weight == 1).all()) and bool((norm.bias == 0).all())
+
+
+def test_a_gpt_neox_model_has_the_names_of_rinnas_variant_both_ways(tokenizer_folder):
+    options = {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    llm = {
+        "model_type": "gpt_neox",
+        "tokenizer": str(tokenizer_folder),
+        "options": {**options, "num_attention_heads": 2},
+    }
+    model = tiny("v1_qformer", str(tokenizer_folder), filled=False, llm=Part("llm", "causal_lm", llm))
+    own = [name for name, _ in model.named_parameters()]
+    names = to_official(own)
+    assert "gpt_neox_model.embed_out.weight" in names.values()
+    assert "gpt_neox_model.gpt_neox.layers.0.attention.query_key_value.weight" in names.values()
+    assert to_own(names.values()) == {official: name for name, official in names.items()}
+    assert set(names) == set(own)
 
 
 def test_names_of_later_peft_of_wrapped_heads_and_of_gpt_neox_are_known():
@@ -94,7 +122,7 @@ def test_names_of_later_peft_of_wrapped_heads_and_of_gpt_neox_are_known():
         f"{own}.k_proj.weight",
         "llm.model.lm_head.weight",
         "llm.model.gpt_neox.layers.0.attention.dense.bias",
-        "llm.model.embed_out.weight",
+        "llm.model.lm_head.weight",
         "bridges.image.proj.bias",
     ]
 
