@@ -13,6 +13,7 @@ INSTALL = [
     "pillow>=12,<13",
     "pyyaml>=6.0",
     "safetensors>=0.8",
+    "sentencepiece>=0.2.1",
     "soundfile>=0.14",
     "tokenizers>=0.23",
     "timm>=1.0.31",
@@ -26,6 +27,7 @@ INSTALL = [
 EXTRAS = {
     "train": ["deepspeed>=0.19.8", "tensorboard>=2.21", "wandb>=0.31"],
     "demo": ["gradio>=6.31"],
+    "quantize": ["bitsandbytes>=0.50.2"],
     "test": [
         "hypothesis>=6.170",
         "mypy>=2.4",

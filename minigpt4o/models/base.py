@@ -67,7 +67,13 @@ def freeze(model: nn.Module, train: Iterable[str]) -> list[PartRow]:
             hint = nearest(prefix, known) or known
             raise ConfigError(f"model.train: no parameter stands below {prefix!r}; nearest: {', '.join(hint)}")
     for name, parameter in names.items():
-        parameter.requires_grad_(any(_below(name, prefix) for prefix in prefixes))
+        learns = any(_below(name, prefix) for prefix in prefixes)
+        if learns and not parameter.is_floating_point():
+            raise ConfigError(
+                f"model.train: {name} is held as {parameter.dtype} and cannot learn; leave model.llm.quantize out, or "
+                "train adapters (model.lora_r, model.train: [lora])"
+            )
+        parameter.requires_grad_(learns)
     pin_frozen(model)
     return part_rows(model)
 

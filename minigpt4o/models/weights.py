@@ -157,7 +157,12 @@ def lay_over(model: nn.Module, tensors: Mapping[str, Tensor], where: str, fresh:
     with torch.no_grad():
         for name in report.matched:
             own[name].copy_(tensors[name])
-    log.info("%s: %s\n%s", where, report, report.table())
+    told = str(report)
+    if len({part_of(n) for n in own}) > 1 or report.missing or report.unexpected:
+        told += f"\n{report.table()}"
+    if report.missing and not any(own[n].requires_grad for n in report.missing):
+        told += "\nwhat is missing is frozen and keeps the weights it was built with"
+    log.info("%s: %s", where, told)
     return report
 
 
@@ -250,4 +255,5 @@ def load_part(part: nn.Module, path: str, prefix: str, key: str, bare: str = "")
             f"{key}: {file} lacks {len(missing)} of {len(own)} tensors (looked for below {prefix!r} and at the top):\n"
             f"{_list(missing)}"
         )
-    lay_over(part, {name: tensor for name, tensor in tensors.items() if name in own}, f"{key}: {file}")
+    held = part.state_dict(keep_vars=True)  # with lasting buffers, as the running means of a convolutional network
+    lay_over(part, {name: tensor for name, tensor in tensors.items() if name in held}, f"{key}: {file}")

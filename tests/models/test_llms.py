@@ -92,3 +92,26 @@ def test_an_unknown_family_and_a_tokenizer_too_large_are_refused(make_llm):
         registry.build(Part("llm", "causal_lm", {**make_llm().values, "model_type": "lama"}))
     with pytest.raises(ConfigError, match="300 words but the language model only 100 rows"):
         registry.build(make_llm(vocab_size=100))
+
+
+def test_a_bare_name_is_found_in_the_weight_folders(folder, monkeypatch):
+    monkeypatch.setenv("MINIGPT4O_WEIGHTS", str(folder.parent))
+    assert registry.build(Part("llm", "causal_lm", {"path": folder.name})).width == 32
+    with pytest.raises(ConfigError, match=rf"lmm does not exist; looked for .*{folder.parent}.* or a hub name"):
+        registry.build(Part("llm", "causal_lm", {"path": "lmm"}))
+
+
+def test_the_pad_token_is_a_word_of_the_vocabulary_of_any_tokenizer(make_llm):
+    part = make_llm()
+    part.values["pad_token"] = "a"
+    llm = registry.build(part)
+    assert llm.pad_id == llm.tokenizer.convert_tokens_to_ids("a")
+    assert len(llm.tokenizer) == 300
+    part.values["pad_token"] = "<padd>"
+    with pytest.raises(ConfigError, match="pad_token: '<padd>' is no word of the tokenizer; nearest: <pad>"):
+        registry.build(part)
+
+
+def test_a_tokenizer_with_more_words_than_the_model_has_rows_is_refused(make_llm):
+    with pytest.raises(ConfigError, match="the tokenizer has 300 words but the language model only 200 rows"):
+        registry.build(make_llm(vocab_size=200))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from minigpt4o.common.errors import CheckpointError, ConfigError, DataError
+from minigpt4o.common.errors import ConfigError, DataError
 from minigpt4o.common.registry import registry
+from minigpt4o.models.llms.loading import check_family, draw_weights, hf_source, load_weights
+from minigpt4o.models.llms.tokenizer_files import load_tokenizer
 from minigpt4o.models.loss import Head
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+__all__ = ["CausalLM", "hf_source", "load_tokenizer"]
 
 
 @registry.register("llm", "causal_lm")
@@ -23,12 +23,15 @@ class CausalLM(nn.Module):
 
     @dataclass
     class Config:
-        path: str = ""  # Hugging Face folder, hub name (org/name), or a job, run or checkpoint folder that trained it
+        path: str = ""  # Hugging Face folder (or its name in a weight folder), hub name (org/name), or run that made it
         model_type: str = "llama"  # family drawn at random if `path` is empty (llama, gpt2, gpt_neox, qwen2, ...)
         options: dict[str, Any] = field(default_factory=dict)  # values of that family's configuration class
         seed: int = 0  # of the random weights
         tokenizer: str = ""  # folder of the tokenizer; empty: the one beside the weights
+        tokenizer_kind: Literal["auto", "transformers", "sentencepiece"] = "auto"  # auto: SentencePiece for Llama, T5
+        pad_token: str = ""  # a word of the vocabulary to pad with ("$$" in MiniGPT-4); empty: the tokenizer's own
         attn_implementation: str = "sdpa"  # attention code of transformers: sdpa, eager, flash_attention_2, ...
+        quantize: Literal["", "8bit", "4bit"] = ""  # hold the frozen linear maps in so few bits (needs bitsandbytes)
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -36,19 +39,33 @@ class CausalLM(nn.Module):
         self.from_scratch = not config.path
         if config.path:
             source = hf_source(config.path)
-            self.tokenizer = load_tokenizer(config.tokenizer or source)
-            self.model: Any = _load(source, config)
+            self.tokenizer = self._tokenizer(config.tokenizer or source)
+            self.model: Any = load_weights(source, config.attn_implementation, config.quantize)
         else:
-            if not config.tokenizer:
-                raise ConfigError("model.llm: a random language model needs `tokenizer`, the folder of its tokenizer")
-            self.tokenizer = load_tokenizer(config.tokenizer)
-            self.model = _draw(config, self.tokenizer)
+            _check_drawn(config)
+            self.tokenizer = self._tokenizer(config.tokenizer)
+            self.model = self._drawn()
+        check_family(self.model)
         rows = self.model.get_input_embeddings().weight.shape[0]
         if rows < len(self.tokenizer):
             raise ConfigError(
                 f"model.llm: the tokenizer has {len(self.tokenizer)} words but the language model only {rows} rows "
                 "of embeddings; give the tokenizer that belongs to it"
             )
+
+    def _tokenizer(self, source: str) -> Any:
+        return load_tokenizer(source, self.config.tokenizer_kind, self.config.pad_token)
+
+    def _drawn(self) -> nn.Module:
+        config, tokenizer = self.config, self.tokenizer
+        options = {
+            "vocab_size": len(tokenizer),
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            **config.options,
+        }
+        return draw_weights(config.model_type, options, config.seed, config.attn_implementation)
 
     @property
     def width(self) -> int:
@@ -72,7 +89,7 @@ class CausalLM(nn.Module):
     def head(self) -> Head:
         """The output map; fetched at each use because engines may move or gather the weights."""
         out = self.model.get_output_embeddings()
-        config = self.model.config
+        config = self.model.config.get_text_config()
         scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1)
         cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)
         return Head(out.weight, getattr(out, "bias", None), scale, cap)
@@ -106,7 +123,7 @@ class CausalLM(nn.Module):
     @property
     def max_positions(self) -> int | None:
         """Longest sequence the model was made for, where it says so."""
-        return getattr(self.model.config, "max_position_embeddings", None)
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     def check_length(self, tokens: int) -> None:
         """Refuse a sequence for which the model has no positions."""
@@ -145,75 +162,10 @@ class CausalLM(nn.Module):
         self.tokenizer.save_pretrained(folder)
 
 
-def hf_source(path: str) -> str:
-    """The Hugging Face folder a path means: itself or `llm/` of the newest checkpoint below it; or a hub name."""
-    from minigpt4o.models.weights import resolve_checkpoint
-
-    folder = Path(path)
-    if (folder / "config.json").is_file():
-        return path
-    if (folder / "llm" / "config.json").is_file():
-        return str(folder / "llm")
-    if folder.exists():
-        step = resolve_checkpoint(path)
-        if (step / "llm" / "config.json").is_file():
-            return str(step / "llm")
-        raise CheckpointError(
-            f"model.llm.path: {step} holds no language model (no llm/config.json); it is written at the last "
-            "step of a run whose `model.train` names `llm`"
+def _check_drawn(config: CausalLM.Config) -> None:
+    if not config.tokenizer:
+        raise ConfigError("model.llm: a random language model needs `tokenizer`, the folder of its tokenizer")
+    if config.quantize:
+        raise ConfigError(
+            f"model.llm.quantize: {config.quantize} is for a pretrained model; give `path`, or leave quantize empty"
         )
-    if _HUB_NAME.fullmatch(path) and not Path(path.split("/")[0]).exists():
-        return path
-    raise ConfigError(f"model.llm.path: {path} does not exist; give a Hugging Face folder, a run folder or a hub name")
-
-
-def load_tokenizer(source: str) -> Any:
-    """A tokenizer with a pad token, from a folder or hub name."""
-    from transformers import AutoTokenizer
-
-    local = Path(source).exists()
-    if not local and not _HUB_NAME.fullmatch(source):
-        raise ConfigError(f"model.llm.tokenizer: folder {source} does not exist")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.llm.tokenizer: {source} cannot be loaded: {error}") from error
-    if tokenizer.pad_token_id is None:  # never learned and never attended to, so any known token will do
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    return tokenizer
-
-
-def _load(source: str, config: CausalLM.Config) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
-    local = Path(source).exists()
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            source,
-            local_files_only=local,
-            trust_remote_code=False,
-            attn_implementation=config.attn_implementation,
-            dtype="auto",
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.llm.path: {source} cannot be loaded: {error}") from error
-
-
-def _draw(config: CausalLM.Config, tokenizer: Any) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    options = {
-        "vocab_size": len(tokenizer),
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        **config.options,
-    }
-    try:
-        settings = AutoConfig.for_model(config.model_type, **options)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"model.llm: model_type {config.model_type!r} with these options: {error}") from error
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(config.seed)
-        return AutoModelForCausalLM.from_config(settings, attn_implementation=config.attn_implementation)
