@@ -29,7 +29,8 @@ class Example:
     audios: list[torch.Tensor]  # each (F, K) float32 log-mel
     sample: Sample
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (reason, detail) of samples this one stands in for
-    truncated: int = 0  # learned tokens that were cut off
+    truncated: int = 0  # learned tokens that were cut off; of a prompt: tokens of old turns left out
+    context: int = 0  # compat: places before the first answer; contexts and answers are then padded apart
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from minigpt4o.common.errors import SkipSample
 from minigpt4o.conversation.batch import IGNORE, SLOTS, Example
+from minigpt4o.conversation.fit import Fit, fit_turns
 from minigpt4o.conversation.marks import count_marks, unescape_marks
 from minigpt4o.conversation.sample import MARKS, Media, MediaKind, Sample, Turn
 from minigpt4o.conversation.template import Segment, Template
@@ -19,6 +20,33 @@ if TYPE_CHECKING:
 
 # A span is a list of (ids, learned): the row's ids in order, with who has to learn them.
 Span = tuple[list[int], bool]
+Processors = Mapping[str, "Callable[[Media, random.Random], torch.Tensor]"]
+MAX_CONTEXT_LEN = 3800  # the reference's own
+
+
+def open_encoder(
+    tokenizer: Any,
+    template: Template,
+    slots: Mapping[str, int],
+    processors: Processors,
+    max_txt_len: int = 160,
+    *,
+    positions: int = 0,
+    answer_room: int = 0,
+    max_context_len: int = MAX_CONTEXT_LEN,
+) -> SampleEncoder:
+    """The sample encoder of the template's profile. Everything that turns samples into ids is opened here.
+
+    `positions`: places the language model has for a row (0: no limit); `answer_room`: how many of them a prompt leaves
+    free for the answer; `max_context_len`: compat only, places kept of what stands before the answer.
+    """
+    if template.profile == "compat":
+        from minigpt4o.conversation.compat import CompatEncoder
+
+        return CompatEncoder(
+            tokenizer, template, slots, processors, max_txt_len, positions, answer_room, max_context_len=max_context_len
+        )
+    return SampleEncoder(tokenizer, template, slots, processors, max_txt_len, positions, answer_room)
 
 
 class SampleEncoder:
@@ -33,32 +61,61 @@ class SampleEncoder:
         tokenizer: Any,
         template: Template,
         slots: Mapping[str, int],
-        processors: Mapping[str, Callable[[Media, random.Random], torch.Tensor]],
+        processors: Processors,
         max_txt_len: int = 160,
+        positions: int = 0,
+        answer_room: int = 0,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.slots = dict(slots)  # tokens that one picture or sound fills
         self.processors = dict(processors)
         self.max_txt_len = max_txt_len  # text tokens of one row, media places not counted
-        # a tokenizer of our own flags the template's tokens as special without listing them by name
-        specials = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
+        self.positions = positions  # places of the language model for a whole row; 0: no limit
+        self.answer_room = answer_room  # places a prompt leaves free for the answer
+        added = set(tokenizer.get_added_vocab())  # an ordinary word may serve as padding: it stays a word in text
+        specials = sorted(added | set(tokenizer.all_special_tokens) - {tokenizer.pad_token}, key=len, reverse=True)
         self._special = re.compile("(" + "|".join(map(re.escape, specials)) + ")") if specials else None
 
     def example(self, sample: Sample, rng: random.Random) -> Example:
         """The whole conversation, labels on the assistant's turns. Raises SkipSample if it cannot be learned from."""
         turns, truncated = self._fit(sample)
-        return self._open(sample, self._spans(self.template.render(turns)), rng, truncated)
+        return self._open(sample, self._spans(self.template.render(turns), self.template.bos), rng, truncated)
 
     def prompt(self, sample: Sample, rng: random.Random) -> Example:
-        """The conversation up to the point where the assistant speaks next; a final assistant turn is left out."""
+        """The conversation up to the point where the assistant speaks next; a final assistant turn is left out.
+
+        If the row exceeds the model's positions, the oldest turns are left out; their media are kept.
+        """
         turns = sample.turns[:-1] if sample.turns and sample.turns[-1].role == "assistant" else sample.turns
-        return self._open(sample, self._spans(self.template.render(turns, open_answer=True)), rng, 0, needs_label=False)
+        fit = self.fit_prompt(turns)
+        truncated = 0
+        if fit.dropped:
+            truncated = self.text_tokens(turns, open_answer=True) - self.text_tokens(fit.turns, open_answer=True)
+        if self.positions and fit.places > self.positions - self.answer_room:
+            raise SkipSample("too_long", f"{sample.where or sample.id}: {self._too_long(fit.places)}")
+        return self._open(sample, self._prompt_spans(fit.turns), rng, truncated, needs_label=False)
+
+    def fit_prompt(self, turns: Sequence[Turn]) -> Fit:
+        """The turns a prompt can hold beside the answer; all of them where the model's positions are not known."""
+        if not self.positions:
+            return Fit(list(turns), 0)
+        return fit_turns(turns, self.positions - self.answer_room, self.places)
+
+    def places(self, turns: Sequence[Turn]) -> int:
+        """Places of the model's row that a prompt of these turns takes, media included."""
+        return sum(len(ids) for ids, _ in self._prompt_spans(turns))
 
     def text_tokens(self, turns: Sequence[Turn], open_answer: bool = False) -> int:
         """How many text tokens these turns take, media places not counted."""
-        spans = self._spans(self.template.render(turns, open_answer=open_answer))
+        if open_answer:
+            spans = self._prompt_spans(turns)
+        else:
+            spans = self._spans(self.template.render(turns), self.template.bos)
         return sum(1 for ids, _ in spans for i in ids if i >= 0)
+
+    def _prompt_spans(self, turns: Sequence[Turn]) -> list[Span]:
+        return self._spans(self.template.render(turns, open_answer=True), self.template.bos)
 
     def _fit(self, sample: Sample) -> tuple[list[Turn], int]:
         """The turns that fit max_txt_len, and how many learned tokens were cut. The end of an answer is kept."""
@@ -81,11 +138,21 @@ class SampleEncoder:
                 turns.pop()
             if not any(t.role == "assistant" for t in turns):
                 where = sample.where or sample.id
-                raise SkipSample("too_long", f"{where}: the question alone exceeds max_txt_len={self.max_txt_len}")
+                size = over + self.max_txt_len
+                raise SkipSample(
+                    "too_long",
+                    f"{where}: the question alone, without its answer, leaves no room in a row of {size} text tokens;"
+                    f" max_txt_len is {self.max_txt_len}",
+                )
 
-    def _spans(self, segments: Sequence[Segment]) -> list[Span]:
-        bos = self.tokenizer.bos_token_id
-        spans: list[Span] = [([bos], False)] if self.template.bos and bos is not None else []
+    def _too_long(self, needed: int) -> str:
+        room = f", {self.answer_room} of them for the answer" if self.answer_room else ""
+        return f"the row takes {needed} places (text and media), but the model has {self.positions}{room}"
+
+    def _spans(self, segments: Sequence[Segment], bos: bool) -> list[Span]:
+        """The row in order; it starts with BOS if `bos` says so and the tokenizer has one."""
+        bos_id = self.tokenizer.bos_token_id
+        spans: list[Span] = [([bos_id], False)] if bos and bos_id is not None else []
         run: list[Segment] = []
         for segment in segments:
             if segment.kind in ("control", "said"):
@@ -145,6 +212,8 @@ class SampleEncoder:
         if needs_label and all(label == IGNORE for label in labels):
             raise SkipSample("no_target", f"{sample.where or sample.id}: no assistant turn with words")
         self._check_media(sample, ids)
+        if self.positions and len(ids) > self.positions:
+            raise SkipSample("too_long", f"{sample.where or sample.id}: {self._too_long(len(ids))}")
         return Example(
             input_ids=torch.tensor(ids, dtype=torch.long),
             labels=torch.tensor(labels, dtype=torch.long),

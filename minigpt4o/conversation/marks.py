@@ -28,3 +28,8 @@ def split_at_marks(text: str) -> list[str]:
 def count_marks(text: str, mark: str) -> int:
     """How many times an unescaped mark stands in the text."""
     return text.count(mark)
+
+
+def marks_of(text: str) -> str:
+    """Only the marks of a text, in order: `"a <image> b<audio>"` -> `"<image><audio>"`."""
+    return "".join(_MARK.findall(text))

@@ -13,7 +13,7 @@ from minigpt4o.conversation.batch import IGNORE, Batch, Example
 def collate(examples: list[Example], pad_id: int, side: Literal["right", "left"] = "right") -> Batch:
     """One batch of the examples, in order. Raises DataError if their media do not have one shape."""
     assert examples, "a batch needs at least one example"
-    longest = max(len(e.input_ids) for e in examples)
+    longest = _width(examples)
     shape = (len(examples), longest)
     input_ids = torch.full(shape, pad_id, dtype=torch.int64)
     labels = torch.full(shape, IGNORE, dtype=torch.int64)
@@ -34,6 +34,13 @@ def collate(examples: list[Example], pad_id: int, side: Literal["right", "left"]
         skipped=[skip for e in examples for skip in e.skipped],
         truncated=sum(e.truncated for e in examples),
     )
+
+
+def _width(examples: list[Example]) -> int:
+    """Places of the longest row. The reference pads contexts and answers apart, which may add empty columns."""
+    if all(e.context for e in examples):
+        return max(e.context for e in examples) + max(len(e.input_ids) - e.context for e in examples)
+    return max(len(e.input_ids) for e in examples)
 
 
 def _stack(examples: list[Example], what: str, processor: str) -> torch.Tensor | None:
