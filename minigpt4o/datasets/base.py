@@ -13,6 +13,7 @@ from minigpt4o.common.source import nearest
 from minigpt4o.conversation.marks import escape_marks
 from minigpt4o.conversation.sample import AUDIO_MARK, IMAGE_MARK, Media, Turn
 
+PLACE = re.compile(r"\{([\w.]+\??)\}")  # {column}, {a.b.0} or {column?}, which may be absent
 TEXT_LIMIT = 100_000  # characters of one text; more is cut before any tokenizer sees it (2 M take seconds)
 
 
@@ -60,14 +61,15 @@ def check_fields(fields: Mapping[str, Any], known: Iterable[str], where: str) ->
             raise DataError(f"{where}: unknown key {key!r}; {mend}")
 
 
-def clean_text(value: Any, where: str, what: str) -> str:
+def clean_text(value: Any, where: str, what: str, strip: bool = True) -> str:
     """A text worth learning, stripped. Raises SkipSample if it is absent, empty or cannot be encoded."""
     if value is None:
         raise SkipSample("missing_field", f"{where}: {what} is empty")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise SkipSample("bad_text", f"{where}: {what} is a {type(value).__name__}, not text")
-    text = str(value).replace("\0", "").strip()[:TEXT_LIMIT]
-    if not text:
+    text = str(value).replace("\0", "")
+    text = (text.strip() if strip else text)[:TEXT_LIMIT]
+    if not text.strip():
         raise SkipSample("bad_text", f"{where}: {what} is empty")
     if any("\ud800" <= c <= "\udfff" for c in text):
         raise SkipSample("bad_text", f"{where}: {what} holds half of a surrogate pair, which is no character")
@@ -96,7 +98,7 @@ def one_round(prompt: str, answer: str, images: Sequence[Media], audios: Sequenc
 
 def fill(template: str, values: Mapping[str, str]) -> str:
     """The template with `{name}` replaced; what comes from data cannot bring marks of its own."""
-    return re.sub(r"\{(\w+)\}", lambda m: escape_marks(values[m[1]]) if m[1] in values else m[0], template)
+    return PLACE.sub(lambda m: escape_marks(values[m[1]]) if m[1] in values else m[0], template)
 
 
 def unique_ids(ids: Sequence[str]) -> list[str]:

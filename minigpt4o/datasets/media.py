@@ -34,6 +34,11 @@ class MediaFinder:
         self.root = Path(root).expanduser() if root else Path()
         self.template = template
 
+    @property
+    def names(self) -> list[str]:
+        """The template's ways of naming a file, the first that is there counts: `{image}|train/{image}`."""
+        return self.template.split("|")
+
     def check_root(self, name: str) -> None:
         """Raises DataError if the folder is missing: else every single sample would be skipped."""
         if not self.root.is_dir():
@@ -42,7 +47,12 @@ class MediaFinder:
     def of_row(self, row: Row, columns: str) -> list[Media]:
         """All media that the columns of a row name, in order."""
         if self.template:
-            return [self.find(row.fill(self.template), row.where)]
+            names = [row.fill(name) for name in self.names]
+            there = next((name for name in names if (self.root / name).is_file()), "")
+            if not there and len(names) > 1:
+                tried = ", ".join(map(repr, dict.fromkeys(names)))
+                raise SkipSample("missing_file", f"{row.where}: none of {tried} is in {str(self.root)!r}")
+            return [self.find(there or names[0], row.where)]
         return [self.find(value, row.where) for value in row.columns(columns)]
 
     def find(self, value: Any, where: str) -> Media:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from minigpt4o.common.errors import DataError
 from minigpt4o.common.source import nearest
-from minigpt4o.datasets.base import fill
+from minigpt4o.datasets.base import PLACE
 
 POOLS = Path(__file__).resolve().parent.parent / "conversation" / "prompts"
 FOREIGN_MARK = "<Img><ImageHere></Img> "  # how MiniGPT-4's prompt files say `<image>`
@@ -55,7 +54,7 @@ class Prompts:
         """`places`: the `{words}` that will be filled in; None = any, the rows decide."""
         self.prompts = load_prompts(prompts, name)
         for prompt in self.prompts if places is not None else ():
-            unknown = [p for p in re.findall(r"\{(\w+)\}", prompt) if p not in (places or ())]
+            unknown = [p for p in PLACE.findall(prompt) if p not in (places or ())]
             if unknown:
                 known = ", ".join(f"{{{p}}}" for p in places or ()) or "none"
                 raise DataError(f"datasets.{name}.prompts: {prompt!r} has a place {{{unknown[0]}}}; known: {known}")
@@ -63,7 +62,3 @@ class Prompts:
     def draw(self, rng: random.Random) -> str:
         """One of the prompts as it is written; "" if there are none."""
         return rng.choice(self.prompts) if self.prompts else ""
-
-    def ask(self, rng: random.Random, values: Mapping[str, str]) -> str:
-        """One of the prompts with its places filled."""
-        return fill(self.draw(rng), values)

@@ -66,12 +66,37 @@ class Row:
             return False
 
     def fill(self, template: str) -> str:
-        """`COCO_{image_id:012d}.jpg` with the row's values in the braces."""
+        """`COCO_{image_id:012d}.jpg` with the row's values in the braces; what may follow the colon: see `_shaped`."""
+        return re.sub(r"\{([\w.]+)(?::(\.?\w+))?\}", lambda m: _shaped(str(self.get(m[1])), m[2] or ""), template)
 
-        def value(match: re.Match[str]) -> str:
-            return str(self.get(match[1])).zfill(int(match[2] or 0))
 
-        return re.sub(r"\{([\w.]+)(?::0?(\d+)d?)?\}", value, template)
+def _shaped(text: str, form: str) -> str:
+    """`012d` padded with zeros, `.27` cut to 27 letters, `name` the file's name, `tail2` the last two parts, `ext`."""
+    if form == "name":
+        return text.rpartition("/")[2]
+    if form == "ext":
+        return Path(text).suffix
+    if form == "tail2":
+        return "/".join(text.split("/")[-2:])
+    found = re.fullmatch(r"(\.?)(\d*)d?", form)
+    if found is None:
+        raise DataError(f"{{...:{form}}}: unknown form; known: name, ext, tail2, .N (first N letters), 0Nd (zeros)")
+    return text[: int(found[2])] if found[1] else text.zfill(int(found[2] or 0))
+
+
+def unfold(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
+    """A row for each place of lists of equal length that stand side by side in it."""
+    found: list[Row] = []
+    for row in rows:
+        lists = [row.values.get(column) for column in columns]
+        lengths = {len(one) if isinstance(one, list) else -1 for one in lists}
+        if row.problem or len(lengths) != 1 or -1 in lengths:
+            problem = row.problem or f"{', '.join(columns)} are not lists of equal length"
+            found.append(Row(row.values, row.file, row.number, problem))
+            continue
+        for values in zip(*lists, strict=True):
+            found.append(Row({**row.values, **dict(zip(columns, values, strict=True))}, row.file, row.number))
+    return found
 
 
 def pick(values: Any, path: str) -> Any:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Protocol
 
+from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.conversation.sample import Media, MediaKind
 from minigpt4o.datasets.base import check_fields, sha256, unique_ids
 from minigpt4o.datasets.media import MediaFinder
@@ -23,7 +26,13 @@ class TableConfig(SplitConfig, Protocol):
     keep: list[str]
     language: str
     split_field: str
+    split_names: dict[str, str]
     fold_by: str
+
+
+PROBED = 64  # rows whose media are looked for before anything is learned
+FEWEST_PROBED = 10  # of fewer rows nothing can be said; each is skipped and counted when its turn comes
+Reader = Callable[[Sequence[Path], str], tuple[list[Row], str]]
 
 
 class Table:
@@ -36,7 +45,9 @@ class Table:
         split: str,
         known_fields: Sequence[str],
         group: Callable[[list[Row]], list[list[Row]]] | None = None,
+        read: Reader = read_rows,
     ) -> None:
+        """`group` lays rows together; `read` makes rows of files that are not simply lists of them."""
         self.config, self.name, self.split = config, name, split
         check_fields(config.fields, known_fields, f"datasets.{name}.fields")
         self.finders: dict[MediaKind, MediaFinder] = {
@@ -44,12 +55,14 @@ class Table:
             "audio": MediaFinder(config.media_root, config.audio_template),
         }
         self.finders["image"].check_root(name)
-        rows, self._digest = read_rows(split_files(config, split, name), config.rows)
+        rows, self._digest = read(split_files(config, split, name), config.rows)
         if config.split_field:
-            rows = [row for row in rows if row.problem or row.values.get(config.split_field) == split]
+            wanted, column = config.split_names.get(split, split), config.split_field
+            rows = [row for row in rows if row.problem or fnmatchcase(str(row.values.get(column)), wanted)]
         groups = group(rows) if group is not None else [[row] for row in rows]
         self.groups = carve(groups, lambda g: self._fold_key(g[0]), config, split, name)
         self.ids = unique_ids([self._id(g[0]) for g in self.groups])
+        self._probe()
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -84,6 +97,27 @@ class Table:
         """SHA-256 of the annotation files and of the choice of rows."""
         return sha256(self._digest, self.split, sorted(self.config.fields.items()), len(self), *self.ids)
 
+    def _probe(self) -> None:
+        """Raises DataError if most media are missing: the folder is wrong, and every sample would be skipped."""
+        count = min(len(self.groups), PROBED)
+        lost = []
+        for i in range(count):
+            row = self.groups[i * len(self.groups) // count][0]
+            try:
+                for kind in self.finders:
+                    self.media(row, kind)
+            except SkipSample as skip:
+                if skip.reason == "missing_file":
+                    lost.append(skip.detail)
+        if count >= FEWEST_PROBED and 2 * len(lost) > count:
+            root = self.finders["image"].root
+            inside = ", ".join(sorted(p.name + "/" * p.is_dir() for p in list(root.iterdir())[:5])) or "nothing"
+            raise DataError(
+                f"datasets.{self.name}: {len(lost)} of {count} media looked for are missing, the first: {lost[0]}. "
+                f"media_root {str(root)!r} (looked from {Path.cwd()}) holds {inside}, ...; "
+                f"set media_root, or image_template (`train/{{image}}`)"
+            )
+
     def _fold_key(self, row: Row) -> object:
         """What must not be divided between splits: by default the first medium that the row names."""
         if row.problem:
@@ -92,7 +126,7 @@ class Table:
             return row.get(self.config.fold_by)
         template = self.config.image_template or self.config.audio_template
         if template:
-            return row.fill(template)
+            return row.fill(template.split("|")[0])
         for kind in ("image", "audio"):
             if row.has(self.column(kind)):
                 return row.columns(self.column(kind))[0]

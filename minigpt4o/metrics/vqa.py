@@ -97,6 +97,18 @@ def simple(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
     return Measured(mean(each), each, "exact match with any true answer (case, articles, outer punctuation ignored)")
 
 
+def equal(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
+    """Share of answers that are a true answer letter for letter, case ignored (MiniGPT-v2 on GQA, VSR, memes)."""
+    each = [float(a.lower() in {one.lower() for one in t}) for a, t in zip(answers, truths, strict=True)]
+    return Measured(mean(each), each, "equal but for case, no normalisation (MiniGPT-v2 on GQA, VSR, Hateful Memes)")
+
+
+def vizwiz(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
+    """min(how many true answers equal it / 3, 1), case ignored, nobody left out (MiniGPT-v2 on VizWiz)."""
+    each = [min(sum(one.lower() == a.lower() for one in t) / 3, 1.0) for a, t in zip(answers, truths, strict=True)]
+    return Measured(mean(each), each, "min(equal answers / 3, 1), case ignored, nobody left out (MiniGPT-v2 on VizWiz)")
+
+
 def token_f1(answers: Sequence[Sequence[str]], truths: Sequence[Sequence[Sequence[str]]]) -> Measured:
     """Best F1 of shared tokens over the true answers; both come as token lists (SQuAD, Rajpurkar 2016)."""
     each = [max((_f1(a, one) for one in t), default=0.0) for a, t in zip(answers, truths, strict=True)]

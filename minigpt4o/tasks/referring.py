@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.boxes import BoxError, parse_boxes, to_pixels
@@ -13,6 +15,7 @@ from minigpt4o.metrics.result import Measured
 from minigpt4o.tasks.base import EvaluationTask, Prediction
 
 XYXY = tuple[float, float, float, float]
+_START = re.compile(r"\{<(\d{1,3})><(\d{1,3})><(\d{1,3})><(\d{1,3})>\}")
 
 
 @registry.register("task", "referring")
@@ -28,6 +31,7 @@ class Referring(EvaluationTask):
         length_penalty: float = 1.0  # of the beam search
         threshold: float = 0.5  # overlap above which a box counts as found
         plus_one: bool = True  # count the last pixel in, as MiniGPT-4's evaluation does
+        profile: Literal["default", "compat"] = "default"  # compat: read the box only at the answer's start, as there
 
     def truth(self, sample: Sample) -> list[str]:
         """The box as text, for the record; scoring uses the boxes in pixels."""
@@ -41,17 +45,31 @@ class Referring(EvaluationTask):
         ious = overlaps(found, true, self.config.plus_one)
         unread = [box is None for box in found]
         name = f"acc@{self.config.threshold:g}"
-        return {
-            name: replace(accuracy_at(ious, self.config.threshold, self.config.plus_one), unread=unread),
-            "mean_iou": replace(mean_iou(ious, self.config.plus_one), unread=unread),
+        both = {
+            name: accuracy_at(ious, self.config.threshold, self.config.plus_one),
+            "mean_iou": mean_iou(ious, self.config.plus_one),
         }
+        how = ", box read at the answer's start only (MiniGPT-v2)" if self.config.profile == "compat" else ""
+        return {key: replace(one, unread=unread, variant=one.variant + how) for key, one in both.items()}
 
     def read(self, prediction: Prediction) -> XYXY | None:
         """The first box of the answer in pixels, or None if the answer holds no readable one."""
         if not prediction.boxes:
             return None
+        if self.config.profile == "compat":
+            return _at_the_start(prediction.answer, prediction.boxes[0].image_size)
         try:
             first = parse_boxes(prediction.answer)[0]
         except BoxError:
             return None
         return to_pixels(first, prediction.boxes[0].image_size).xyxy
+
+
+def _at_the_start(answer: str, image_size: tuple[int, int]) -> XYXY | None:
+    """The reference's reading: blanks and <unk> taken out, then a box at once; 0 to 999 and inverted ones accepted."""
+    found = _START.match(answer.replace("<unk>", "").replace(" ", "").strip())
+    if found is None:
+        return None
+    width, height = image_size
+    x1, y1, x2, y2 = (int(number) / 100 for number in found.groups())
+    return x1 * width, y1 * height, x2 * width, y2 * height

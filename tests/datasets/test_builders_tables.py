@@ -207,6 +207,8 @@ def test_patterns_name_many_files_in_order(folder):
 
 def test_folds_divide_one_file_without_overlap_and_keep_pictures_whole(folder):
     rows = [{"image": f"{i // 3}.jpg", "caption": str(i)} for i in range(300)]
+    for i in range(100):
+        (folder / "media" / f"{i}.jpg").touch()
     values = {"annotations": {"all": str(folder / "rows.json")}, "folds": 5, "test_folds": [0], "val_folds": [1]}
     splits = {s: build(folder, "pairs", rows, split=s, **values) for s in ("train", "val", "test")}
     pictures = {s: {g[0].values["image"] for g in b.table.groups} for s, b in splits.items()}
@@ -432,7 +434,7 @@ def test_conversations_that_cannot_be_used_tell_why(folder):
 @pytest.mark.parametrize("name", pool_names())
 def test_every_pool_can_be_read(name):
     prompts = load_prompts(name, "any")
-    assert len(prompts) == len(set(prompts)) >= 2
+    assert len(prompts) == len(set(prompts)) >= 1
 
 
 def test_pools_have_the_reference_s_sizes_and_own_files_are_read(tmp_path):

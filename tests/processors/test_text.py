@@ -17,13 +17,30 @@ REFERENCE = [
     ("3.5%", "3 5%"),
     ("line one.\nline two\n", "line one line two"),
 ]
+RULES = [  # what follows from the reference's order: lower, punctuation, runs of blanks, line ends, spaces, words
+    ("a\nb", "a\nb"),
+    ("a\tb", "a\tb"),
+    ("\nlead", "\nlead"),
+    ("\n\nlead", "lead"),
+    ("trail\n", "trail"),
+    ("trail \n", "trail"),
+    ("trail\t", "trail\t"),
+    ("...", ""),
+    ("", ""),
+    ("ÀÉ Straße İ", "àé straße i\u0307"),
+    ("a\u3000\u3000b", "a b"),
+    ("x-y/z_w [q] {r} <s> a&b 1,000 50% $5 it's? “so”", "x-y/z_w [q] {r} <s> a&b 1,000 50% $5 it's? “so”"),
+    ("w " * 49 + "last. more", "w " * 49 + "last"),
+    ("w " * 50 + "\nx", "w " * 49 + "w"),
+    ("w\n" * 60, ("w\n" * 60).rstrip()),
+]
 
 
 def build(name, **values):
     return registry.build(Part("processor", name, values))
 
 
-@pytest.mark.parametrize(("text", "cleaned"), REFERENCE)
+@pytest.mark.parametrize(("text", "cleaned"), [*REFERENCE, *RULES])
 def test_blip_caption_is_the_reference(text, cleaned):
     assert build("blip_caption")(text) == cleaned
 
@@ -45,3 +62,17 @@ def test_japanese_comes_through():
 
 def test_plain_changes_nothing():
     assert build("plain")("  As IT is!\n") == "  As IT is!\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("  What's THIS (here)?  ", "  what's this here?"),
+        ("a . b", "a  b"),
+        ("line\n", "line\n"),
+        ("3.5%", "35%"),
+        ("w " * 60, "w " * 49 + "w"),
+    ],
+)
+def test_blip_question_takes_marks_out_and_strips_spaces_at_the_end_only(text, cleaned):
+    assert build("blip_question")(text) == cleaned

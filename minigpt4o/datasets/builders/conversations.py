@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from minigpt4o.common.errors import SkipSample
 from minigpt4o.common.registry import registry
@@ -13,6 +14,7 @@ from minigpt4o.conversation.sample import MARKS, Media, MediaKind, Role, Sample,
 from minigpt4o.datasets.base import clean_text
 from minigpt4o.datasets.rows import Row
 from minigpt4o.datasets.table import Table
+from minigpt4o.datasets.wording import Wording
 
 FIELDS = ("id", "image", "audio", "language")
 TURN_COLUMNS = ("conversations", "messages", "conversation")
@@ -47,21 +49,31 @@ class Conversations:
             default_factory=dict
         )  # id, image, audio, language -> column, where it is not id, image(s), audio(s), language
         media_root: str = ""  # folder that media paths start from
-        image_template: str = ""  # file name of the picture from columns: "COCO_val2014_{image_id:012d}.jpg"
+        image_template: str = (
+            ""  # file name of the picture from columns: "COCO_{id:012d}.jpg|train/{id}.jpg" (first found)
+        )
         audio_template: str = ""  # the same for the sound
         rows: str = ""  # where the list of rows lies in a JSON file; "" = at the top, or annotations, data, questions
         keep: list[str] = field(default_factory=list)  # columns to carry into the predictions file
         trim_at_marks: bool = True  # drop blanks beside <image> and <audio>: templates bring their own
+        rounds: int = 0  # only the first so many questions with their answers; 0 = all
         language: str = ""  # of the texts, if no column says it
         split_field: str = ""  # column that says which split a row belongs to
+        split_names: dict[str, str] = field(
+            default_factory=dict
+        )  # split -> what that column says ("*train*"), if not its name
         folds: int = 0  # divide the rows into so many folds by a stable hash; 0 = the files are the splits
         val_folds: list[int] = field(default_factory=list)  # folds that are the val split
         test_folds: list[int] = field(default_factory=list)  # folds that are the test split
         fold_by: str = ""  # column that must not be divided between splits; "" = the picture or sound
         max_samples: int = 0  # take only so many, evenly spaced; 0 = all
+        profile: Literal["default", "compat"] = (
+            "default"  # compat: texts and draws as MiniGPT-4 makes them, faults included
+        )
 
     def __init__(self, config: Config, *, name: str, split: str) -> None:
         self.config = config
+        self.wording = Wording(config.profile, split)
         self.table = Table(config, name, split, FIELDS)
 
     def __len__(self) -> int:
@@ -71,7 +83,8 @@ class Conversations:
         """The dialogue. One picture (or sound) that no text has a mark for is put before the first user's words."""
         row = self.table.row(index)
         media = {kind: self._listed(row, kind) for kind in MEDIA_COLUMNS}
-        turns = self._turns(row, media)
+        turns = _first_rounds(self._turns(row, media), self.config.rounds)
+        turns = self._as_reference(turns, media) if self.wording.compat else self._cleaned(turns)
         for kind, found in media.items():
             turns = _place_single(turns, kind, found)
             said = sum(t.text.count(MARKS[kind]) for t in turns if t.role != "assistant")
@@ -81,7 +94,7 @@ class Conversations:
                     f"{row.where} (id {self.table.ids[index]}): the turns have {said} {MARKS[kind]} mark(s), "
                     f"but {len(found)} came with it",
                 )
-        if self.config.trim_at_marks:
+        if self.config.trim_at_marks and not self.wording.compat:
             turns = [t if t.role == "assistant" else Turn(t.role, _BLANKS_AT_MARK.sub(r"\1", t.text)) for t in turns]
         answers = [t.text for t in turns if t.role == "assistant"]
         if not answers:
@@ -116,10 +129,33 @@ class Conversations:
             turns.append(Turn(ROLES[role], text))
         return turns
 
+    def _cleaned(self, turns: list[Turn]) -> list[Turn]:
+        clean: dict[Role, Callable[[str], str]] = {"user": self.wording.question, "assistant": self.wording.answer}
+        return [Turn(t.role, clean.get(t.role, str)(t.text)) for t in turns]
+
+    def _as_reference(self, turns: list[Turn], media: dict[MediaKind, list[Media]]) -> list[Turn]:
+        """The first question without marks, line ends and outer blanks; a space after every question in training."""
+        space = " " if self.wording.training else ""
+        first = next((i for i, t in enumerate(turns) if t.role == "user"), None)
+        found = []
+        for i, turn in enumerate(turns):
+            text = turn.text
+            if i == first:
+                for mark in MARKS.values():
+                    text = text.replace(mark, "")
+                text = self.wording.question(text.replace("\n", "").strip())
+                text = "".join(MARKS[kind] * len(listed) for kind, listed in media.items()) + text + space
+            elif turn.role == "user":
+                text = self.wording.question(text) + space
+            elif turn.role == "assistant":
+                text = self.wording.answer(text)
+            found.append(Turn(turn.role, text))
+        return found
+
     def _text(self, content: Any, media: dict[MediaKind, list[Media]], where: str) -> str:
         """A turn's words; media given as parts of it become marks in their place."""
         if not isinstance(content, list):
-            text = clean_text(content, where, "the text")
+            text = self.wording.read(content, where, "the text")
             for foreign, mark in FOREIGN_MARKS.items():
                 text = text.replace(foreign, mark)
             return text
@@ -135,6 +171,12 @@ class Conversations:
             else:
                 raise SkipSample("bad_json", f"{where}: unknown part {kind or part!r}; known: text, {', '.join(PARTS)}")
         return clean_text("".join(pieces), where, "the text")
+
+
+def _first_rounds(turns: list[Turn], count: int) -> list[Turn]:
+    """The turns up to the count-th answer; all if the count is 0."""
+    answers = [i for i, t in enumerate(turns) if t.role == "assistant"]
+    return turns[: answers[count - 1] + 1] if 0 < count <= len(answers) else turns
 
 
 def _place_single(turns: list[Turn], kind: MediaKind, media: list[Media]) -> list[Turn]:

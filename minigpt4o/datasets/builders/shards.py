@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.common.registry import registry
-from minigpt4o.conversation.marks import escape_marks
 from minigpt4o.conversation.sample import Media, Sample, Turn
-from minigpt4o.datasets.base import check_fields, clean_text, fill, one_round, sha256, unique_ids, user_text
+from minigpt4o.datasets.base import check_fields, clean_text, sha256, unique_ids, user_text
 from minigpt4o.datasets.prompts import Prompts
 from minigpt4o.datasets.rows import pick
 from minigpt4o.datasets.shard_index import Group, group_members, index_fingerprint, open_tars
 from minigpt4o.datasets.splits import carve, split_files
+from minigpt4o.datasets.wording import Wording
 
 FIELDS = ("image", "audio", "text", "language")
 QUESTION_FIELDS = ("list", "question", "answer")
@@ -46,6 +46,9 @@ class Shards:
         test_folds: list[int] = field(default_factory=list)  # folds that are the test split
         fold_by: str = ""  # path into json that must not be divided between splits; "" = the sample's key (its picture)
         max_samples: int = 0  # take only so many pictures, evenly spaced; 0 = all
+        profile: Literal["default", "compat"] = (
+            "default"  # compat: texts and draws as MiniGPT-4 makes them, faults included
+        )
 
     def __init__(self, config: Config, *, name: str, split: str) -> None:
         self.config, self.name, self.split = config, name, split
@@ -54,6 +57,7 @@ class Shards:
         if config.questions and set(config.questions) != set(QUESTION_FIELDS):
             raise DataError(f"datasets.{name}.questions: needs list, question and answer; got {list(config.questions)}")
         self.prompts = Prompts(config.prompts, name, ("question",) if config.questions else ())
+        self.wording = Wording(config.profile, split)
         self.extensions = {kind: _words(config.fields[kind]) for kind in ("image", "audio") if kind in config.fields}
         tars = open_tars(split_files(config, split, name), name, config.damaged)
         self._index = index_fingerprint(tars)
@@ -75,7 +79,7 @@ class Shards:
         meta: dict[str, Any] = {}
         if not self.config.questions:
             answer = self._answer(self._value(group, self.config.fields.get("text", "txt")), group.where)
-            turns = one_round(self.prompts.draw(rng), answer, images, audios, group.where)
+            turns = self.wording.turns(self.prompts.draw(rng), answer, images, audios, group.where)
         else:
             entries = self._entries(group)
             asked = [self._asked(e, group.where) for e in (entries if number < 0 else entries[number : number + 1])]
@@ -122,22 +126,23 @@ class Shards:
             asked, answer = (pick(entry, self.config.questions[k]) for k in ("question", "answer"))
         except LookupError:
             raise SkipSample("missing_field", f"{where}: no question or answer in {entry!r}") from None
-        return clean_text(asked, where, "a question"), self._answer(answer, where)
+        question = self.wording.question(self.wording.read(asked, where, "a question"))
+        return question, self._answer(answer, where)
 
     def _rounds(
         self, asked: list[tuple[str, str]], images: list[Media], audios: list[Media], where: str, rng: random.Random
     ) -> tuple[list[Turn], str]:
         turns: list[Turn] = []
         for question, answer in asked:
-            prompt = self.prompts.draw(rng)
-            text = fill(prompt, {"question": question}) if prompt else escape_marks(question)
+            filled = self.wording.filled(self.prompts.draw(rng), {"question": question})
+            text = self.wording.instruction(filled, not turns and bool(images or audios))
             turns.append(Turn("user", text if turns else user_text(text, len(images), len(audios), where)))
             turns.append(Turn("assistant", answer))
         return turns, turns[-1].text
 
     def _answer(self, value: Any, where: str) -> str:
-        word = clean_text(value, where, "the text")
-        return self.config.answers.get(word, word)
+        word = self.wording.read(value, where, "the text")
+        return self.wording.answer(self.config.answers.get(word.strip(), word))
 
     def _value(self, group: Group, path: str) -> Any:
         """The value of `txt`, or of a path such as `json.caption` into a decoded member."""
