@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from minigpt4o.cli.listing import say
+from minigpt4o.common.dialect_data import WORDS as DATA_WORDS
+from minigpt4o.common.dialect_model import WORDS as MODEL_WORDS
+from minigpt4o.common.dialect_run import WORDS as RUN_WORDS
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.loading import common_dataset_fields
 from minigpt4o.common.registry import HOMES, Registry
@@ -18,7 +21,8 @@ INTRO = """\
 <!-- Written by `python -m minigpt4o.cli docs-config` from the classes' own declarations; do not edit. -->
 # Configuration reference
 
-A YAML file has the keys `model`, `datasets`, `run`, and perhaps `plugins` (outside modules to look in).
+A YAML file has the keys `model`, `datasets`, `run`, and perhaps `plugins` (outside modules to look in) and
+`profile` (`compat` makes every class that has a profile equal to MiniGPT-4's code, its faults included).
 `--options a.b=c` lays values over the file; `--print-config` tells every value and where it came from;
 `--check` tells every problem at once. A part is written as its name, or as a mapping with `name` and the keys below.
 `${key}` repeats another value; `${oc.env:NAME}` reads the environment and is never written to a run's folder.
@@ -62,7 +66,23 @@ def reference() -> str:
         blocks.append(f"## {title}\n\n{where}\n")
         for entry in _entries(shipped, kind):
             blocks.append(_class(entry))
-    return "\n".join(blocks)
+    return "\n".join([*blocks, _foreign()])
+
+
+def _foreign() -> str:
+    """The words of MiniGPT-4 and LAVIS, from the tables that translate them."""
+    lines = [
+        "## Keys of MiniGPT-4 and LAVIS\n",
+        "Files written for them load unchanged (`model` keys for the archs minigpt4 and minigpt_v2). A key without",
+        "effect is told when the file is loaded. `evaluation_datasets` becomes data sets `benchmark_*` and the runner",
+        "`evaluate`.\n",
+        "| key | here |",
+        "| --- | --- |",
+    ]
+    tables = (("model", MODEL_WORDS), ("datasets.*", DATA_WORDS), ("run", RUN_WORDS))
+    for node, words in tables:
+        lines += [f"| `{node}.{key}` | {word.doc(node)} |" for key, word in words.items()]
+    return "\n".join(lines) + "\n"
 
 
 def _entries(shipped: Registry, kind: str) -> list[Entry]:

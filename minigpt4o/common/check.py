@@ -28,7 +28,6 @@ FAMILIAR = {
     "max_epochs": "max_epoch",
     "gradient_accumulation_steps": "accum_grad_iters",
     "per_device_train_batch_size": "batch_size_train",
-    "evaluation_datasets": "datasets",
     "llama_model": "llm",
     "vit_model": "encoders",
     "prompt_template": "template",
@@ -40,8 +39,10 @@ FAMILIAR = {
 class Checker:
     """Turns filled nodes into values; keeps the resolved dump and the origin of every value."""
 
-    def __init__(self, resolver: Resolver, problems: Problems, keys: dict[str, list[str]]) -> None:
-        self.resolver, self.problems, self.keys = resolver, problems, keys
+    def __init__(
+        self, resolver: Resolver, problems: Problems, keys: dict[str, list[str]], profile: Node | None = None
+    ) -> None:
+        self.resolver, self.problems, self.keys, self.profile = resolver, problems, keys, profile
         self.dump: dict[tuple[str, ...], Any] = {}
         self.sources: dict[str, str] = {}
 
@@ -94,7 +95,7 @@ class Checker:
         if isinstance(node.value, str):
             node = Node({"name": node}, node.place)
         if raw is not node and node.is_map:
-            Filler(self.resolver).part({"it": node}, "it", kind, "", path)
+            Filler(self.resolver, self.profile).part({"it": node}, "it", kind, "", path)
         name = node.value.get("name") if node.is_map else None
         if name is None:
             known = ", ".join(registry.names(kind))
@@ -223,7 +224,7 @@ class Checker:
 
     def _unknown(self, key: str, known: Iterable[str], path: tuple[str, ...]) -> str:
         here = ".".join(path)
-        names = [str(k) for k in known]
+        names = list(dict.fromkeys([*map(str, known), *self.keys.get(here, ())]))  # ours, and those of the reference
         familiar = FAMILIAR.get(key)
         if familiar in names:
             return f"unknown key {key!r}; here it is called {familiar!r}"

@@ -17,14 +17,17 @@ MAX_PARTS = 12  # parts within parts within parts
 class Filler:
     """One pass over a tree; remembers which keys each node takes."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver, profile: Node | None = None) -> None:
         self.resolver = resolver
+        self.profile = profile  # the default of every key of this name: `profile:` at the top of the file
         self.keys: dict[str, list[str]] = {}  # dotted node -> the keys it takes
 
     def fill(self, node: Node, specs: Iterable[FieldSpec], path: tuple[str, ...], file: str) -> None:
         specs = list(specs)
         self.keys[".".join(path)] = [spec.name for spec in specs]
         for spec in specs:
+            if spec.name == "profile" and self.profile is not None:
+                node.value.setdefault(spec.name, self.profile)
             if spec.name not in node.value and not spec.required:
                 place = Place("default", shown(file) if file else "default", spec.line)
                 node.value[spec.name] = from_plain(spec.default, place)

@@ -8,6 +8,7 @@ from typing import Any
 
 from minigpt4o.common import nodes, presets
 from minigpt4o.common.check import BAD, Checker
+from minigpt4o.common.dialect_tree import Translation
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.fill import Filler
 from minigpt4o.common.interpolate import InterpolationProblem, Resolver
@@ -15,12 +16,13 @@ from minigpt4o.common.layers import lay
 from minigpt4o.common.nodes import DatasetCommon, DatasetSpec
 from minigpt4o.common.problems import Place, Problems
 from minigpt4o.common.registry import Part, registry
-from minigpt4o.common.schema import parse_type
+from minigpt4o.common.schema import Misfit, fit, parse_type
 from minigpt4o.common.settings import Settings
 from minigpt4o.common.source import FieldSpec, fields_of_class, nearest
 from minigpt4o.common.yaml_places import Node, from_plain, read_yaml
 
-TOP = ("plugins", "model", "datasets", "run")
+TOP = ("plugins", "profile", "model", "datasets", "run")
+PROFILE = "Literal['default', 'compat']"
 DEFAULT_RUNNER = "runner_base"
 _DEFAULT = Place("default", "default")
 
@@ -40,11 +42,14 @@ class Loading:
 
     def settings(self) -> Settings:
         self._shape()
+        self.translation = Translation(self.root, self.problems)
+        self.translation.first()
         self._lay_presets()
         self.resolver = Resolver(self.root)
-        filler = Filler(self.resolver)
+        profile = self._profile()
+        filler = Filler(self.resolver, profile)
         self._fill(filler)
-        self.checker = Checker(Resolver(self.root), self.problems, filler.keys)
+        self.checker = Checker(Resolver(self.root), self.problems, filler.keys, profile)
         self._unknown_tops()
         plugins = self._plugins()
         model = self._choice("model", "model", "arch", ["arch", "model_type"])
@@ -52,7 +57,9 @@ class Loading:
         run = self._choice("run", "runner", "runner", ["runner"])
         self._need_data(run)
         self.problems.refuse()
-        return Settings(model, datasets, run, plugins, self._tree(), self.checker.sources, self.path)
+        report = self.translation.report
+        report.say(self.path)
+        return Settings(model, datasets, run, plugins, self._tree(), self.checker.sources, self.path, report.lines())
 
     def _shape(self) -> None:
         """Every top node is a mapping afterwards; missing ones are empty."""
@@ -90,8 +97,10 @@ class Loading:
     def _lay_presets(self) -> None:
         model = self.root.value["model"]
         arch, model_type = self._word(model, "arch", "model"), self._word(model, "model_type", "model")
-        if model_type and arch in registry.names("model"):
-            self._lay_model(model, arch, model_type)
+        found = bool(model_type) and arch in registry.names("model")
+        preset = self._model_preset(model, arch, model_type) if found else None
+        self.translation.model(preset)
+        self.root.value["model"] = lay(preset, model)
         sets = self.root.value["datasets"]
         for name, node in sets.value.items():
             if f"datasets.{name}" in self.lost:
@@ -103,21 +112,19 @@ class Loading:
             elif "builder" not in node.value:
                 self._unknown_dataset(name, node)
 
-    def _lay_model(self, model: Node, arch: str, model_type: str) -> None:
+    def _model_preset(self, model: Node, arch: str, model_type: str) -> Node | None:
         aliases = [arch, *(n for n in registry.entry("model", arch).names if n != arch)]
         for alias in aliases:
             file = presets.find("models", f"{alias}_{model_type}", registry.plugins)
             if file is not None:
-                preset = self._preset(file, ("model",))
-                if preset is not None:
-                    self.root.value["model"] = lay(preset, model)
-                return
+                return self._preset(file, ("model",))
         known = presets.names("models", registry.plugins)
         types = sorted({n.removeprefix(f"{a}_") for a in aliases for n in known if n.startswith(f"{a}_")})
         close = nearest(model_type, types)
         mend = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(types) or 'none'}; or leave it out"
         what = f"unknown model_type {model_type!r} of {arch!r}; {mend}"
         self.problems.add(model.value["model_type"].place, "model.model_type", what)
+        return None
 
     def _preset(self, file: Path, path: tuple[str, ...]) -> Node | None:
         node = read_yaml(file, "preset", self.problems)
@@ -153,6 +160,7 @@ class Loading:
             if fields is not None:
                 filler.fill(self.root.value[key], fields[0], (key,), fields[1])
                 filler.keys[key] += ["arch", "model_type"] if key == "model" else ["runner"]
+                filler.keys[key] += self.translation.words(key)
         common = common_dataset_fields()
         for name, node in self.root.value["datasets"].value.items():
             path = f"datasets.{name}"
@@ -161,7 +169,19 @@ class Loading:
             fields = self._fields("builder", self._word(node, "builder", path))
             specs = _joined(common, fields[0] if fields else ())
             filler.fill(node, specs, ("datasets", name), fields[1] if fields else "")
-            filler.keys[path].append("builder")
+            filler.keys[path] += ["builder", *self.translation.words(path)]
+
+    def _profile(self) -> Node | None:
+        """`profile: compat` at the top is the default wherever a class has a profile."""
+        node = self.root.value.get("profile")
+        try:
+            node = self.resolver.resolve(node, ("profile",)) if node is not None and node.interpolated else node
+            return node if node is not None and fit(node, parse_type(PROFILE)) else None
+        except InterpolationProblem as problem:
+            self.problems.add(self.root.value["profile"].place, "profile", str(problem))
+        except Misfit as misfit:
+            self.problems.add(misfit.found[0][0].place, "profile", misfit.found[0][2])
+        return None
 
     def _fields(self, kind: str, name: str) -> tuple[tuple[FieldSpec, ...], str] | None:
         try:
@@ -173,7 +193,8 @@ class Loading:
     def _unknown_tops(self) -> None:
         for key, node in self.root.value.items():
             if key not in TOP:
-                self.problems.add(node.place, key, self.checker._unknown(key, TOP, ()))
+                known = [*TOP, *self.translation.words("")]
+                self.problems.add(node.place, key, self.checker._unknown(key, known, ()))
 
     def _need_data(self, run: Part) -> None:
         """A runner that has a task learns from data, or measures on them."""

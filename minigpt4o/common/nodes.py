@@ -17,6 +17,12 @@ class DatasetCommon:
     vis_processor: dict[Literal["train", "eval"], Part] = part("processor", many=True)  # pictures, by use: train, eval
     audio_processor: dict[Literal["train", "eval"], Part] = part("processor", many=True)  # sounds, by use: train, eval
     text_processor: dict[Literal["train", "eval"], Part] = part("processor", many=True)  # texts, by use: train, eval
+    clean: list[Literal["question", "answer"]] = field(
+        default_factory=lambda: ["answer"]
+    )  # the texts that text_processor cleans, as often as they are named
+    clean_compat: list[Literal["question", "answer"]] | None = (
+        None  # the same in profile compat, where blip_caption does it if no text_processor is named; null: as `clean`
+    )
     task: Part | None = part("task", default=None)  # what this set is scored as in an evaluation
     max_samples: int | None = None  # use only so many samples; null: all
     language: str = ""  # en, ja, ...: scores are also told per language

@@ -59,9 +59,10 @@ class Problems:
     """A collector: `add` as they are found, `refuse` raises if there are any."""
 
     found: list[Problem] = field(default_factory=list)
+    renamed: dict[Place, str] = field(default_factory=dict)  # where a foreign key stands -> that key, as it was written
 
     def add(self, place: Place, key: str, what: str) -> None:
-        problem = Problem(place, key, what)
+        problem = Problem(place, self.renamed.get(place, key), what)
         if problem not in self.found:
             self.found.append(problem)
 

@@ -11,6 +11,8 @@ import pytest
 
 from minigpt4o.common.registry import registry
 
+sys.path.insert(0, str(Path(__file__).parent))  # for reference_files.py
+
 PLUGIN = '''
 """Classes for tests."""
 from dataclasses import dataclass, field
