@@ -9,13 +9,12 @@ from pathlib import Path
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.layers import Option
 
-# flag -> (name in the namespace, dotted key)
+# flag -> (name in the namespace, dotted key). The flags of the page (--share, --server-name, --server-port) are not
+# here: a page opens from any YAML, whatever its runner, and serve/web.py lays them over its settings itself.
 PLAIN = {
     "--output_dir": ("output_dir", "run.output_dir"),
     "--max_steps": ("max_steps", "run.max_steps"),
     "--resume_from_checkpoint": ("resume_from_checkpoint", "run.resume_ckpt_path"),
-    "--server-name": ("server_name", "run.server_name"),
-    "--server-port": ("server_port", "run.server_port"),
 }
 
 
@@ -31,8 +30,6 @@ def habit_options(args: argparse.Namespace) -> list[Option]:
         options.append(Option(key, str(args.limit), f"--limit {args.limit}"))
     if getattr(args, "gpu_id", None) is not None:
         options.append(Option("run.device", f"cuda:{args.gpu_id}", f"--gpu-id {args.gpu_id}"))
-    if getattr(args, "share", None):
-        options.append(Option("run.share", "true", "--share"))
     if getattr(args, "report_to", None) is not None:
         names = [] if args.report_to in ("", "none") else [w for w in args.report_to.split(",") if w]
         options.append(Option("run.trackers", json.dumps(names), f"--report_to {args.report_to}"))

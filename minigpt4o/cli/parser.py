@@ -59,6 +59,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         _add_configured(commands.add_parser(name, help=what, description=what), name)
     _add_toy_world(commands.add_parser("toy-world", help="write the toy world: pictures, sounds, texts"))
     _add_tokenizer(commands.add_parser("tokenizer", help="train a small tokenizer on text files"))
+    _add_convert(commands.add_parser("convert", help="a checkpoint of ours <-> a .pth of MiniGPT-4's own runner"))
     _add_list(commands.add_parser("list", help="list what a YAML can name"))
     _add_docs_config(commands.add_parser("docs-config", help="write docs/config-reference.md from the classes"))
     quickstart.add_parser(commands)
@@ -132,6 +133,18 @@ def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--special", nargs="*", default=[], metavar="TOKEN", help="special tokens besides the usual")
     parser.add_argument("--word", nargs="*", default=[], metavar="TEXT", help="plain text that is one token")
     parser.set_defaults(run=_later("making", "tokenizer"))
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("src", metavar="SRC", help="a step, run or job folder of ours, or an official .pth file")
+    parser.add_argument(
+        "out", metavar="OUT", help="what to write; official: FILE.pth, or a folder for checkpoint_{epoch}.pth"
+    )
+    parser.add_argument("--to", choices=("official", "own"), help="the layout of OUT (default: the one SRC is not in)")
+    parser.add_argument(
+        "--cfg-path", "--cfg_path", metavar="FILE", help="the training YAML OUT shall continue (official -> own)"
+    )
+    parser.set_defaults(run=_later("convert", "convert"))
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:

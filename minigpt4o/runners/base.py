@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from minigpt4o.common import distributed
-from minigpt4o.common.errors import NonFiniteError, Preempted
+from minigpt4o.common.errors import Preempted
 from minigpt4o.common.registry import Part, part, registry
 from minigpt4o.runners import checkpoint, data, rundir, setup
 from minigpt4o.runners.build import build_model, build_task
+from minigpt4o.runners.nonfinite import count_bad, stop_if_bad
+from minigpt4o.runners.pace import COMPAT, pace_of
 from minigpt4o.runners.plan import plan_text
 from minigpt4o.runners.progress import Meter
+from minigpt4o.runners.resume import restore
+from minigpt4o.runners.schedule import schedule_of
 from minigpt4o.runners.signals import StopSignals
 from minigpt4o.runners.trackers import open_trackers
 from minigpt4o.runners.validate import Validator
-from minigpt4o.runners.window import exchange, learned_tokens
+from minigpt4o.runners.window import divisors_of, exchange, learned_tokens
 
 if TYPE_CHECKING:
     from minigpt4o.common.config import Settings
@@ -37,6 +41,7 @@ class Runner:
     class Config:
         task: Part = part("task", doc="what is learned from a batch")
         engine: Part = part("engine", default="torch", doc="torch, or deepspeed for ZeRO")
+        profile: Literal["default", "compat"] = "default"  # compat: MiniGPT-4's loop and schedule, faults and all
         device: str = "auto"  # auto, cpu, cuda or cuda:N; auto takes the local rank's GPU if there is one
         precision: Literal["auto", "fp32", "bf16"] = "auto"  # number format, unless model.precision names one
         amp: bool = True  # LAVIS's name: false means precision fp32
@@ -46,15 +51,15 @@ class Runner:
         init_lr: float = 1e-4  # highest learning rate
         min_lr: float = 0.0  # lowest learning rate, at the end
         warmup_lr: float = -1.0  # learning rate at step 0; negative = init_lr
-        warmup_steps: int = 0  # optimizer steps from warmup_lr to init_lr
+        warmup_steps: int = 0  # optimizer steps from warmup_lr to init_lr; under compat micro-batches
         lr_decay_rate: float | None = None  # factor per epoch of linear_warmup_step_lr
         lr_multipliers: dict[str, float] = field(default_factory=dict)  # dotted prefix of parameters -> factor on lr
         optimizer: Literal["adamw", "muon"] = "adamw"  # muon: orthogonalised steps for hidden matrices, AdamW elsewhere
         weight_decay: float = 0.05  # of matrices; biases, norms and vectors have none
         beta2: float = 0.999  # Adam's second decay; the first is 0.9
-        grad_clip: float = 1.0  # largest norm of the gradient; 0 = do not clip
+        grad_clip: float | None = None  # largest norm of the gradient, 0 = do not clip; empty = 1, under compat 0
         max_epoch: int = 1  # epochs of iters_per_epoch steps
-        iters_per_epoch: int | None = None  # optimizer steps of an epoch; empty = as many as draw every sample once
+        iters_per_epoch: int | None = None  # optimizer steps (compat: micro-batches) of an epoch; empty = all samples
         max_steps: int | None = None  # length of the run in optimizer steps, in place of max_epoch
         accum_grad_iters: int = 1  # micro-batches of one optimizer step
         batch_size_train: int | None = None  # rows of a micro-batch on each rank; empty = datasets.*.batch_size, or 32
@@ -87,14 +92,15 @@ class Runner:
         self.log_file: rundir.StepLog | None = None  # on rank 0 only
         self.signals = StopSignals()
         self.stopping = False
+        self.identity: checkpoint.Identity
+        self.progress = checkpoint.Progress()
 
     def run(self) -> None:
         """The whole training. Ends by an error of `common.errors` if not well."""
-        setup.check(self.config)
-        self.world = setup.start(self.config)
+        self.start()
         try:
             self._open_folder()
-            self._build()
+            self.build()
             self._resume()
             with self.signals:
                 self._train()
@@ -104,11 +110,9 @@ class Runner:
 
     def dry_run(self) -> str:
         """Build everything, say what a run would do, take one step in memory and write nothing."""
-        setup.check(self.config)
-        self.world = setup.start(self.config)
+        self.start()
         try:
-            self._build()
-            self.progress = checkpoint.Progress()
+            self.build()
             self._wrap(None)
             text = plan_text(self)
             log.info(text)
@@ -117,6 +121,11 @@ class Runner:
             distributed.finish(self.world)
 
     # ---- the acts ----
+
+    def start(self) -> None:
+        """Join the job; whoever calls this leaves it with `distributed.finish(runner.world)`."""
+        setup.check(self.config)
+        self.world = setup.start(self.config)
 
     def _open_folder(self) -> None:
         """Rank 0 chooses the run's folder and locks it; the others are told."""
@@ -132,7 +141,7 @@ class Runner:
     def _own(self) -> None:
         self.folder = rundir.RunFolder(self.path)
 
-    def _build(self) -> None:
+    def build(self) -> None:
         """Data sets, model, task, loader and schedule; every rank builds the same."""
         config = self.config
         self.batch_size = config.batch_size_train or data.common_batch_size(self.settings)
@@ -142,21 +151,13 @@ class Runner:
         self.task = build_task(self.settings)
         quarantine = data.quarantine_file(self.path, self.world) if self.path.name else None
         self.loader = data.open_loader(self, quarantine)
-        self.epoch_steps = config.iters_per_epoch or data.steps_of(self.loader.samples_per_epoch, self.global_batch)
-        self.total_steps = config.max_steps or config.max_epoch * self.epoch_steps
-        self.schedule = setup.schedule(config, self.total_steps, self.epoch_steps)
+        self.pace = pace_of(config, self.loader.samples_per_epoch, self.batch_size * self.world.size)
+        self.epoch_steps, self.total_steps = self.pace.epoch_steps, self.pace.total_steps
+        self.schedule = schedule_of(config, self.pace)
 
     def _resume(self) -> None:
         """State of a checkpoint, or a fresh one; then the parts that depend on it."""
-        about = setup.about(self)
-        self.identity = checkpoint.identity_of(self.model, data.fingerprints(self.builders), self.config.seed, about)
-        self.progress, learned = checkpoint.Progress(), None
-        if self.resume_from is not None:
-            learned, self.progress, saved = checkpoint.load(self.resume_from)
-            checkpoint.refuse_other(self.resume_from, saved, self.identity, self.model, learned)
-            setup.tell_changes(saved.about, self.identity.about)
-            self.loader.load_state(self.progress.loader)
-            log.info("continuing from %s: step %d", self.resume_from, self.progress.step)
+        learned = restore(self)
         if self.folder is not None:
             self.folder.write_config(setup.config_text(self.settings), setup.manifest(self))
             self.log_file = setup.step_log(self.path, self.resume_from, self.progress.log_offset)
@@ -189,18 +190,20 @@ class Runner:
             self._look(row)
             self._write(row)
             self._save_if_due()
-            self._stop_if_bad(row)
+            stop_if_bad(self)
 
     def train_step(self) -> dict[str, Any]:
         """One optimizer step over all ranks; returns its line of metrics.jsonl."""
         config, progress = self.config, self.progress
         before = time.monotonic()
-        window = [next(self.batches) for _ in range(config.accum_grad_iters)]
+        window = [next(self.batches) for _ in range(self.pace.micro_batches(progress.step))]
         waited = time.monotonic() - before
-        facts = exchange(window, getattr(self.task, "learned_tokens", learned_tokens))
+        count = getattr(self.task, "learned_tokens", learned_tokens)
+        facts = exchange(window, count)
+        divisors = divisors_of(window, count, facts.learned, self.world.size if config.profile == COMPAT else 0)
         setup.seed_step(config.seed, progress.step, self.world.rank)
         lr = self.schedule.lr(progress.step)
-        total, counted = setup.accumulate(self, window, facts.learned)
+        total, counted = setup.accumulate(self, window, divisors)
         norm, applied = self.engine.step(lr)
         sums = torch.tensor([total, counted, float(bool(self.signals.asked))], dtype=torch.float64)
         total, counted, stop = distributed.all_reduce_sum(sums).tolist()
@@ -209,18 +212,9 @@ class Runner:
         progress.step += 1
         progress.loader = self.loader.state()
         progress.skipped_samples += facts.skipped
-        self._count_bad(applied, window)
-        self.meter.add(self.global_batch, facts.tokens, waited)
+        count_bad(self, applied, window)
+        self.meter.add(len(window) * self.batch_size * self.world.size, facts.tokens, waited)
         return setup.metrics_row(progress, total / max(facts.learned, 1), lr, norm, applied, facts)
-
-    def _count_bad(self, applied: bool, window: list[Any]) -> None:
-        progress = self.progress
-        progress.bad_in_row = 0 if applied else progress.bad_in_row + 1
-        progress.bad_steps += 0 if applied else 1
-        if not applied:
-            ids = [f"{s.dataset}:{s.id}" for batch in window for s in batch.samples]
-            log.warning("step %d skipped: loss or gradient is not finite; samples of rank %d: %s",
-                        progress.step, self.world.rank, ", ".join(ids))  # fmt: skip
 
     def _look(self, row: dict[str, Any]) -> None:
         """Validate and answer the probe questions if it is time; the result becomes part of the step's line."""
@@ -271,14 +265,6 @@ class Runner:
                 self.folder.point("best", name)
             checkpoint.prune(self.path, self.config.keep_checkpoints, self.progress.best_step)
             log.info("saved %s", target)
-
-    def _stop_if_bad(self, row: dict[str, Any]) -> None:
-        bad = self.progress.bad_in_row
-        if bad and bad >= self.config.max_bad_steps:
-            raise NonFiniteError(
-                f"{self.path}: loss or gradient was not finite in {bad} steps in a row, up to step {row['step']}; the "
-                "samples are named in log.txt; lower run.init_lr or look at the data, then resume"
-            )
 
     def _finish(self) -> None:
         """Make sure nothing frozen has moved, and mark the run as finished."""

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from minigpt4o.common.errors import ConfigError
+from minigpt4o.common.nodes import DatasetSpec
 from minigpt4o.common.registry import Part, registry
-from minigpt4o.conversation.encode import SampleEncoder
+from minigpt4o.conversation.encode import MAX_CONTEXT_LEN, SampleEncoder, open_encoder
 from minigpt4o.conversation.sample import Sample
-from minigpt4o.conversation.template import load_template
 from minigpt4o.datasets.base import fingerprint_of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from minigpt4o.common.config import Settings
+
+log = logging.getLogger(__name__)
 
 # Which field of a data set's node opens which kind of media.
 PROCESSOR_FIELDS = {"image": "vis_processor", "audio": "audio_processor"}
@@ -55,15 +58,31 @@ def build_builders(settings: Settings, split: str, names: Iterable[str] | None =
         if not has_split(spec.builder, split):
             continue
         builder = registry.build(_thinned(spec), name=name, split=split)
-        cleaner = spec.text_processor.get("train" if split == "train" else "eval")
-        found[name] = builder if cleaner is None else CleanedAnswers(builder, registry.build(cleaner), name)
+        found[name] = _cleaning(builder, spec, split)
     if not found:
         raise ConfigError(f"no data set under `datasets` ({', '.join(chosen) or 'none given'}) has a {split!r} split")
     return found
 
 
+def _cleaning(builder: Any, spec: DatasetSpec, split: str) -> Any:
+    """The builder with its texts sent through the data set's text processor; in compat as the reference does it."""
+    cleaner, which = spec.text_processor.get("train" if split == "train" else "eval"), spec.clean
+    if spec.clean_compat is not None and spec.builder.values.get("profile") == "compat":
+        cleaner, which = cleaner or Part("processor", "blip_caption"), spec.clean_compat
+    if cleaner is None or not which:
+        if cleaner is not None and spec.clean_compat:
+            log.info("datasets.%s: text_processor %s cleans only in profile compat", spec.name, cleaner.name)
+        return builder
+    if hasattr(builder, "wording"):
+        builder.wording.clean_with(registry.build(cleaner), which)
+        return builder
+    if list(which) != ["answer"]:
+        raise ConfigError(f"datasets.{spec.name}.clean: builder {spec.builder.name!r} can clean answers only")
+    return CleanedAnswers(builder, registry.build(cleaner), spec.name)
+
+
 class CleanedAnswers:
-    """A builder whose learned texts go through the data set's text processor, as LAVIS does with captions."""
+    """A builder whose learned texts go through the data set's text processor; it does not do so itself."""
 
     def __init__(self, builder: Any, cleaner: Callable[[str], str], name: str) -> None:
         self.builder, self.cleaner, self.name = builder, cleaner, name
@@ -104,7 +123,6 @@ def has_split(builder: Part, split: str) -> bool:
 
 def build_encoders(settings: Settings, model: Any, split: str) -> dict[str, SampleEncoder]:
     """One sample encoder per data set: they share tokenizer and template and differ in their processors."""
-    template = load_template(model.template)
     which = "train" if split == "train" else "eval"
     encoders = {}
     for name, spec in settings.datasets.items():
@@ -113,8 +131,28 @@ def build_encoders(settings: Settings, model: Any, split: str) -> dict[str, Samp
             chosen = getattr(spec, field).get(which)
             if chosen is not None:
                 processors[kind] = registry.build(chosen)
-        encoders[name] = SampleEncoder(model.tokenizer, template, model.slots, processors, model.max_txt_len)
+        encoders[name] = open_encoder(
+            model.tokenizer,
+            model.conversation,
+            model.slots,
+            processors,
+            model.max_txt_len,
+            positions=positions_of(model),
+            answer_room=0 if split == "train" else answer_room(spec),
+            max_context_len=getattr(model.config, "max_context_len", MAX_CONTEXT_LEN),
+        )
     return encoders
+
+
+def positions_of(model: Any) -> int:
+    """How many places a row of this model may have; 0 if its language model does not say."""
+    return int(getattr(getattr(model, "llm", None), "max_positions", None) or 0)
+
+
+def answer_room(spec: Any) -> int:
+    """Places that a prompt of this data set leaves free for its answer: as many as its task generates at most."""
+    decoding = getattr(registry.build(spec.task), "decoding", None) if spec.task is not None else None
+    return int(decoding.max_new_tokens) if decoding is not None else 0
 
 
 def build_task(settings: Settings) -> Any:

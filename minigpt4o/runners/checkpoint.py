@@ -42,6 +42,7 @@ class Progress:
     skipped_samples: int = 0
     best: float | None = None  # lowest mean validation loss so far
     best_step: int = 0
+    taken_up: int = -1  # step at which a file of MiniGPT-4's runner was continued; -1 = none
 
 
 @dataclass
@@ -53,6 +54,8 @@ class Identity:
     frozen: dict[str, str] = field(default_factory=dict)  # part -> fingerprint of its weights
     seed: int = 0
     about: dict[str, Any] = field(default_factory=dict)  # versions, world size, engine: told; optimizer: compared
+    order: list[str] = field(default_factory=list)  # the trained names in the model's order
+    foreign: bool = False  # written by MiniGPT-4's runner: data, frozen parts, seed and step are not known
 
 
 def tensor_file(tensors: Mapping[str, Tensor]) -> Iterator[bytes]:
@@ -88,7 +91,8 @@ def save(folder: Path, learned: Learned, progress: Progress, identity: Identity,
         raise CheckpointError(f"{folder} is not written: {bad[0]} and {len(bad) - 1} more hold NaN or infinity")
     weights = {n: t for n, t in learned.weights.items() if n in identity.trained}
     buffers = {BUFFER + n: t for n, t in learned.weights.items() if n not in identity.trained}
-    state = {"format": FORMAT, "updates": learned.updates, **asdict(progress), "identity": asdict(identity)}
+    state = {"format": FORMAT, "updates": learned.updates, "steps": learned.steps}
+    state |= {**asdict(progress), "identity": asdict(identity)}
     files = [f for f in sorted(exported.rglob("*")) if f.is_file()] if exported is not None else []
     publish(
         folder,
@@ -113,28 +117,30 @@ def load(folder: Path) -> tuple[Learned, Progress, Identity]:
             raise CheckpointError(f"{folder} has format {written}, this version reads {FORMAT}; update minigpt4o")
         weights, moments = load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER)
         identity, updates = Identity(**state.pop("identity")), int(state.pop("updates"))
+        steps = {str(name): int(count) for name, count in state.pop("steps", {}).items()}
         progress = Progress(**state)
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"{folder} cannot be read ({type(error).__name__}: {error}); give another step"
         ) from error
     weights |= {n.removeprefix(BUFFER): moments.pop(n) for n in list(moments) if n.startswith(BUFFER)}
-    return Learned(weights, moments, updates), progress, identity
+    return Learned(weights, moments, updates, steps), progress, identity
 
 
 def identity_of(model: Any, data: Mapping[str, str], seed: int, about: Mapping[str, Any]) -> Identity:
     """What this run is, read from its parts. Reads every frozen weight once."""
     trained = {name: list(p.shape) for name, p in model.trained_parameters().items()}
     frozen = model.frozen_fingerprints() if hasattr(model, "frozen_fingerprints") else {}
-    return Identity(trained, dict(data), frozen, seed, dict(about))
+    return Identity(trained, dict(data), frozen, seed, dict(about), list(trained))
 
 
 def refuse_other(folder: Path, saved: Identity, mine: Identity, model: Any, learned: Learned) -> None:
     """Raises CheckpointError that names every way in which the checkpoint is of another run."""
     lines = _differences("trained tensor", saved.trained, mine.trained, lambda shape: str(tuple(shape)))
-    lines += _differences("data set", saved.data, mine.data, lambda word: word[:12])
-    lines += _frozen_differences(saved, mine)
-    if saved.seed != mine.seed:
+    if not saved.foreign:
+        lines += _differences("data set", saved.data, mine.data, lambda word: word[:12])
+        lines += _frozen_differences(saved, mine)
+    if saved.seed != mine.seed and not saved.foreign:
         lines.append(f"run.seed: {saved.seed} in the checkpoint, {mine.seed} now")
     before, now = (identity.about.get("optimizer", "") for identity in (saved, mine))
     if before and now and before != now:  # Muon keeps one moment of a matrix where Adam needs two

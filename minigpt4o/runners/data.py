@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from minigpt4o.runners.build import build_builders, build_encoders
 if TYPE_CHECKING:
     from minigpt4o.common.config import Settings
     from minigpt4o.runners.base import Runner
+
+log = logging.getLogger(__name__)
 
 BATCH_SIZE = 32  # if nobody names one
 
@@ -39,20 +41,42 @@ def fingerprints(builders: Mapping[str, Any]) -> dict[str, str]:
 
 
 def common_batch_size(settings: Settings) -> int:
-    """The batch size of the data sets, LAVIS's way of saying it: a batch mixes them, so they must agree."""
-    sizes = {name: spec.batch_size for name, spec in settings.datasets.items() if spec.batch_size is not None}
-    if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise ConfigError(
-            f"datasets.*.batch_size differ ({listed}), but a batch mixes the data sets by sample_ratio; "
-            "set run.batch_size_train"
-        )
-    return next(iter(sizes.values()), BATCH_SIZE)
+    """The batch size of the data sets, LAVIS's way of saying it; if they differ, what a step holds on average there.
+
+    MiniGPT-4 draws one data set for each step by `sample_ratio` and takes its `batch_size` rows. A batch here mixes the
+    sets, each as often as it would come up there: see `sample_weights`.
+    """
+    sizes = [spec.batch_size for spec in settings.datasets.values() if spec.batch_size is not None]
+    if len(set(sizes)) < 2:
+        return next(iter(sizes), BATCH_SIZE)
+    size = max(1, round(_mean_batch(settings)))
+    log.info(
+        "datasets.*.batch_size differ (%d to %d): a batch of %d rows mixes the data sets, each by sample_ratio x "
+        "batch_size; run.batch_size_train would stand in place of them",
+        min(sizes),
+        max(sizes),
+        size,
+    )
+    return size
 
 
-def steps_of(samples: int, global_batch: int) -> int:
-    """Optimizer steps that draw so many samples."""
-    return max(1, math.ceil(samples / global_batch))
+def sample_weights(settings: Settings, names: Iterable[str]) -> dict[str, float]:
+    """Each data set's weight in the stream of samples: sample_ratio, times batch_size where batch sizes differ.
+
+    A run that names batch_size_train has put that in place of them all.
+    """
+    chosen = {name: settings.datasets[name] for name in names}
+    if settings.run.values.get("batch_size_train") or len({spec.batch_size for spec in chosen.values()}) < 2:
+        return {name: spec.sample_ratio for name, spec in chosen.items()}
+    usual = _mean_batch(settings)
+    return {name: spec.sample_ratio * (spec.batch_size or usual) for name, spec in chosen.items()}
+
+
+def _mean_batch(settings: Settings) -> float:
+    """The mean batch_size of the data sets that have one, weighted by sample_ratio."""
+    sized = [(spec.sample_ratio, spec.batch_size) for spec in settings.datasets.values() if spec.batch_size]
+    total = sum(ratio for ratio, _ in sized)
+    return sum(ratio * size for ratio, size in sized) / total if total > 0 else float(BATCH_SIZE)
 
 
 def quarantine_file(run: Path, world: World) -> Path:
@@ -65,7 +89,7 @@ def open_loader(runner: Runner, quarantine: Path | None) -> TrainLoader:
     config, world = runner.config, runner.world
     return TrainLoader(
         runner.builders,
-        {name: runner.settings.datasets[name].sample_ratio for name in runner.builders},
+        sample_weights(runner.settings, runner.builders),
         build_encoders(runner.settings, runner.model, "train"),
         seed=config.seed,
         batch_size=runner.batch_size,

@@ -30,6 +30,7 @@ class Recipe:
     accum: int = 1
     batch_size: int = 1
     bf16: bool = False
+    profile: str = "default"  # or "compat": groups by the reference's rule
 
 
 @dataclass
@@ -39,6 +40,11 @@ class Learned:
     weights: dict[str, Tensor]  # trained parameters, float32 or as trained, and buffers of trained modules
     moments: dict[str, Tensor]  # "exp_avg.<name>" and "exp_avg_sq.<name>", float32
     updates: int = 0  # how often the optimizer has stepped
+    steps: dict[str, int] = field(default_factory=dict)  # the same for parameters that have stepped less often
+
+    def updates_of(self, name: str) -> int:
+        """How often the parameter of this name has stepped."""
+        return self.steps.get(name, self.updates)
 
 
 class Engine(Protocol):
@@ -48,7 +54,8 @@ class Engine(Protocol):
     sharded: bool  # weights are spread over ranks, so every rank must walk every forward
 
     def accumulate(self, batch: Batch, learned: int, last: bool) -> tuple[Tensor, Tensor]:
-        """Forward and backward of one micro-batch. `learned` is the number of learned tokens of the whole step.
+        """Forward and backward of one micro-batch. `learned` is the number of learned tokens of the whole step; the
+        gradient is that of the summed loss of all ranks divided by it.
 
         Returns this rank's sum of token losses and its number of tokens, detached.
         """

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt4o.common.distributed import World
-from minigpt4o.common.errors import ConfigError
+from minigpt4o.common.errors import CheckpointError, ConfigError
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.batch import Batch, Decoding
 from minigpt4o.runners.engine import MOMENTS, Learned, Learner, Recipe, mean_for_backward, trained_buffers
@@ -56,6 +56,7 @@ class DeepSpeedEngine:
         self.learner = Learner(model, task, touch=not self.sharded)
         self.engine = self._initialize()
         if restored is not None:
+            refuse_uneven(restored)
             self._restore(restored, masters)
 
     @torch.no_grad()
@@ -71,7 +72,7 @@ class DeepSpeedEngine:
     def _initialize(self) -> Any:
         deepspeed = import_deepspeed(self.world)
         recipe = self.recipe
-        groups = named_groups(self.model, self.trained, recipe.weight_decay, recipe.lr_multipliers)
+        groups = named_groups(self.model, self.trained, recipe.weight_decay, recipe.lr_multipliers, recipe.profile)
         groups = [{key: value for key, value in group.items() if key != "names"} for group in groups]
         bucket = min(MAX_BUCKET, sum(p.numel() for p in self.trained.values()))
         zero = {"stage": self.stage, "overlap_comm": False, "reduce_bucket_size": bucket}
@@ -100,6 +101,7 @@ class DeepSpeedEngine:
         return engine
 
     def accumulate(self, batch: Batch, learned: int, last: bool) -> tuple[Tensor, Tensor]:
+        self.engine.set_gradient_accumulation_boundary(last)  # windows differ in length under compat
         total, count = self.engine(batch)
         self.engine.backward(mean_for_backward(total, learned, self.world.size), scale_wrt_gas=False)
         if not last:
@@ -229,6 +231,16 @@ def check(stage: int, bf16: bool, optimizer: str = "adamw") -> None:
         raise ConfigError(
             "run.engine.zero_stage: 0 with bfloat16 takes a false first Adam step in DeepSpeed (13 % off after five "
             "steps); set zero_stage: 1, or precision: fp32"
+        )
+
+
+def refuse_uneven(found: Learned) -> None:
+    """ZeRO keeps one count of steps for a whole group of parameters."""
+    if found.steps:
+        name, count = next(iter(found.steps.items()))
+        raise CheckpointError(
+            f"engine deepspeed keeps one count of optimizer steps, but the checkpoint has {found.updates} in general "
+            f"and {count} for {name}; continue it with run.engine: torch"
         )
 
 

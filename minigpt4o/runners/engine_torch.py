@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from minigpt4o.common.distributed import World
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.batch import Batch, Decoding
+from minigpt4o.models.base import part_of
 from minigpt4o.runners.engine import MOMENTS, Learned, Learner, Recipe, mean_for_backward, trained_buffers
 from minigpt4o.runners.optim import build_optimizer, named_groups, set_lr
+from minigpt4o.runners.pace import COMPAT
+
+MEDIA_PARTS = ("encoders.", "norms.", "bridges.")
 
 
 @registry.register("engine", "torch")
@@ -42,7 +46,7 @@ class TorchEngine:
         self.trained = model.trained_parameters()
         for parameter in self.trained.values():
             parameter.data = parameter.data.float()  # AdamW needs float32 masters; autocast computes in bfloat16
-        groups = named_groups(model, self.trained, recipe.weight_decay, recipe.lr_multipliers)
+        groups = named_groups(model, self.trained, recipe.weight_decay, recipe.lr_multipliers, recipe.profile)
         self.optimizer = build_optimizer(recipe.optimizer, groups, model, recipe.lr, recipe.beta2)
         if restored is not None:
             self._restore(restored)
@@ -71,6 +75,8 @@ class TorchEngine:
 
     def step(self, lr: float) -> tuple[float, bool]:
         set_lr(self.optimizer, lr)
+        if self.recipe.profile == COMPAT:
+            self._forget_absent_media()
         limit = self.recipe.grad_clip if self.recipe.grad_clip > 0 else float("inf")
         norm = float(nn.utils.clip_grad_norm_(self.trained.values(), limit))
         applied = norm != float("inf") and norm == norm
@@ -78,6 +84,21 @@ class TorchEngine:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm, applied
+
+    def _forget_absent_media(self) -> None:
+        """Gradients of a bridge (encoder, norm) that no sample of the step needed become none in place of zero.
+
+        As in the reference, AdamW then passes over it: no decay, no momentum, no count. Gradients are reduced already,
+        so all ranks find the same.
+        """
+        parts: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.trained.items():
+            if name.startswith(MEDIA_PARTS) and parameter.grad is not None:
+                parts.setdefault(part_of(name), []).append(parameter)
+        for parameters in parts.values():
+            if not any(bool(p.grad.any()) for p in parameters if p.grad is not None):
+                for parameter in parameters:
+                    parameter.grad = None
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -93,20 +114,21 @@ class TorchEngine:
         """Whole tensors by name; parameters that never stepped have zero moments."""
         weights = {n: p.detach().cpu() for n, p in self.trained.items()}
         weights |= {n: b.detach().cpu() for n, b in trained_buffers(self.model, self.trained).items()}
-        moments, updates = {}, 0
+        moments, steps = {}, {}
         for name, parameter in self.trained.items():
             state = self.optimizer.state.get(parameter, {})
-            updates = int(state.get("step", updates))
+            steps[name] = int(state.get("step", 0))
             for key in MOMENTS:
                 moments[f"{key}.{name}"] = state[key].detach().cpu() if key in state else torch.zeros(parameter.shape)
-        return Learned(weights, moments, updates)
+        updates = max(steps.values())
+        return Learned(weights, moments, updates, {n: count for n, count in steps.items() if count != updates})
 
     @torch.no_grad()
     def _restore(self, found: Learned) -> None:
         for name, tensor in {**self.trained, **trained_buffers(self.model, self.trained)}.items():
             tensor.copy_(found.weights[name])
         for name, parameter in self.trained.items() if found.updates else ():
-            step = torch.tensor(float(found.updates), device=parameter.device if parameter.is_cuda else None)
+            step = torch.tensor(float(found.updates_of(name)), device=parameter.device if parameter.is_cuda else None)
             moments = {key: found.moments[f"{key}.{name}"].to(parameter.device, copy=True) for key in MOMENTS}
             self.optimizer.state[parameter] = {"step": step, **moments}
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from minigpt4o.common.errors import SkipSample
+from minigpt4o.conversation.answers import ANSWER_RULES
 from minigpt4o.conversation.batch import Decoding, Example
 from minigpt4o.conversation.encode import SampleEncoder
 from minigpt4o.conversation.sample import MARKS, Media, Sample
@@ -112,7 +113,7 @@ class Questioner:
     def prompt_text(self, sample: Sample) -> str:
         """The prompt as the template renders it, with marks where media stand."""
         turns = sample.turns[:-1] if sample.turns and sample.turns[-1].role == "assistant" else sample.turns
-        segments = self.encoder.template.render(turns, open_answer=True)
+        segments = self.encoder.template.serving.render(turns, open_answer=True)
         marks = {str(kind): mark for kind, mark in MARKS.items()}
         return "".join(marks.get(s.kind, s.text) for s in segments)
 
@@ -155,8 +156,9 @@ class Questioner:
         answers: list[str] = []
         if examples:
             collated = collate(list(examples.values()), self.model.tokenizer.pad_token_id, side="left")
-            stop = self.encoder.template.stop
-            answers = self.model.generate(collated.to(self.device), decoding, stop=stop)
+            template = self.encoder.template.serving
+            answers = self.model.generate(collated.to(self.device), decoding, stop=template.stop)
+            answers = [ANSWER_RULES[template.answer](answer) for answer in answers]
         answered = dict(zip(examples, answers, strict=True))
         return [self._row(item, answered.get(place), reasons.get(place)) for place, item in enumerate(batch)]
 

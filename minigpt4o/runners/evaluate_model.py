@@ -16,6 +16,7 @@ from minigpt4o.common.files import MANIFEST, find_checkpoint, sha256_of
 from minigpt4o.common.registry import Part, registry
 from minigpt4o.models.weight_files import locate
 from minigpt4o.models.weights import TRAINED_FILE, tensor_shapes
+from minigpt4o.runners.hosts import tell_other_hosts
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ def build_variant(settings: Any, label: str, checkpoint: str, device: torch.devi
     torch.manual_seed(seed)
     model = build_model(dataclasses.replace(settings, model=chosen))
     model.eval()
+    tell_other_hosts(model, folder)
     weights = weights_sha256(model)
     model.to(device)
     log.info("variant %s: %s, weights %s", label, folder or "as configured", weights[:12])

@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from minigpt4o.common.errors import ConfigError
+from minigpt4o.models import official
+from minigpt4o.runners.pace import COMPAT
 
 BETA1 = 0.9
 EPS = 1e-8
+PLAIN_WORDS = ("bias", "ln", "bn")  # under compat: a name that holds one of them, anywhere, does not decay
 
 
 def plain_names(model: nn.Module) -> set[str]:
@@ -25,6 +28,17 @@ def plain_names(model: nn.Module) -> set[str]:
     return found
 
 
+def reference_plain_names(trained: Mapping[str, nn.Parameter]) -> set[str]:
+    """The reference's rule: no decay for vectors and for names that hold `bias`, `ln` or `bn` (its own names)."""
+    names = official.to_official(trained)
+    return {n for n, p in trained.items() if is_plain(names.get(n, n), p.ndim)}
+
+
+def is_plain(official_name: str, ndim: int) -> bool:
+    """Whether MiniGPT-4 gives a parameter of this name no weight decay."""
+    return ndim < 2 or any(word in official_name for word in PLAIN_WORDS)
+
+
 def scale_of(name: str, multipliers: Mapping[str, float]) -> float:
     """The learning rate multiplier of the longest prefix that fits."""
     fitting = [p for p in multipliers if name == p or name.startswith(p.rstrip(".") + ".")]
@@ -32,9 +46,15 @@ def scale_of(name: str, multipliers: Mapping[str, float]) -> float:
 
 
 def named_groups(
-    model: nn.Module, trained: Mapping[str, nn.Parameter], weight_decay: float, multipliers: Mapping[str, float]
+    model: nn.Module,
+    trained: Mapping[str, nn.Parameter],
+    weight_decay: float,
+    multipliers: Mapping[str, float],
+    profile: str = "default",
 ) -> list[dict[str, Any]]:
-    """Parameter groups `decay` and `no_decay`, once per multiplier; `names` says what is inside.
+    """Parameter groups `decay` and `no_decay`, once per multiplier; `names` says what is inside, in the model's order.
+
+    Who decays is told by the type of module or, if `profile` is compat, by the reference's rule.
 
     Raises ConfigError when nothing is trained or a multiplier fits nothing.
     """
@@ -44,7 +64,7 @@ def named_groups(
         if not any(scale_of(name, {prefix: 2.0}) == 2.0 for name in trained):
             first = next(iter(trained))
             raise ConfigError(f"run.lr_multipliers: {prefix!r} fits no trained parameter; the first is {first!r}")
-    plain = plain_names(model)
+    plain = reference_plain_names(trained) if profile == COMPAT else plain_names(model)
     groups: dict[tuple[bool, float], list[str]] = {}
     for name in trained:
         groups.setdefault((name in plain, scale_of(name, multipliers)), []).append(name)

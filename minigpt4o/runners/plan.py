@@ -16,6 +16,7 @@ import torch
 
 from minigpt4o.models.base import freeze_table
 from minigpt4o.runners.engine import computes_bf16
+from minigpt4o.runners.pace import COMPAT
 
 if TYPE_CHECKING:
     from minigpt4o.runners.base import Runner
@@ -39,6 +40,7 @@ def plan_text(runner: Runner) -> str:
         "",
         f"steps: {runner.total_steps:,} of {runner.global_batch:,} samples ({runner.batch_size} rows x "
         f"{config.accum_grad_iters} micro-batches x {runner.world.size} ranks), {runner.epoch_steps:,} to an epoch",
+        *_compat(runner),
         f"learning rate: {runner.schedule.lr(0):.3g} at first, {config.init_lr:.3g} at most, "
         f"{runner.schedule.lr(runner.total_steps - 1):.3g} at last",
     ]
@@ -48,6 +50,15 @@ def plan_text(runner: Runner) -> str:
     lines += [f"  together: {mib(sum(estimate.values()))}", f"measured peak of this process: {mib(peak(runner))}"]
     lines += ["", f"one step was taken: loss {row['loss']}, gradient norm {row['grad_norm']}, nothing was written"]
     return "\n".join(lines)
+
+
+def _compat(runner: Runner) -> list[str]:
+    """What profile compat changes in the count of steps."""
+    if runner.config.profile != COMPAT:
+        return []
+    left = runner.pace.epoch_ticks % runner.config.accum_grad_iters
+    carried = f"; {left} micro-batches of each go into the first step of the next" if left else ""
+    return [f"profile compat: an epoch is {runner.pace.epoch_ticks:,} micro-batches{carried}; each has the weight one"]
 
 
 def memory(runner: Runner) -> dict[str, float]:

@@ -49,7 +49,10 @@ def choose(job: Path, run_id: str, resume: str) -> tuple[Path, Path | None]:
     if resume and resume != AUTO:
         if not Path(resume).exists():
             raise CheckpointError(f"run.resume_ckpt_path: {resume} does not exist; give a step or run folder, or auto")
-        return job / (run_id or new_run_id()), find_checkpoint(resume)
+        from minigpt4o.models.weights import TORCH_FILES
+
+        is_torch_file = Path(resume).suffix in TORCH_FILES  # written by MiniGPT-4's runner
+        return job / (run_id or new_run_id()), Path(resume) if is_torch_file else find_checkpoint(resume)
     if resume == AUTO:
         run = job / run_id if run_id else newest_unfinished(job)
         if run is not None and run.is_dir():

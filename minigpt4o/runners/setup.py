@@ -19,11 +19,10 @@ from minigpt4o.common import distributed
 from minigpt4o.common.distributed import World
 from minigpt4o.common.errors import CheckpointError, ConfigError, Minigpt4oError
 from minigpt4o.common.files import TMP_PREFIX, room_on_disk
-from minigpt4o.common.registry import registry
 from minigpt4o.runners import rundir
 from minigpt4o.runners.engine import Recipe, computes_bf16
+from minigpt4o.runners.pace import COMPAT
 from minigpt4o.runners.rundir import StepLog
-from minigpt4o.runners.schedule import Rates, Schedule
 from minigpt4o.runners.window import Facts
 
 if TYPE_CHECKING:
@@ -51,6 +50,11 @@ def check(config: Any) -> None:
         raise ConfigError(f"must be 1 or more: {', '.join(bad)}")
     if not config.job_name or "/" in config.run_id:
         raise ConfigError("run.job_name must not be empty and run.run_id must not hold a slash")
+    if config.profile == COMPAT and config.optimizer != "adamw":
+        raise ConfigError(
+            f"run.optimizer: {config.optimizer} under run.profile compat, whose arithmetic is the reference's AdamW; "
+            "set run.profile: default, or run.optimizer: adamw"
+        )
 
 
 def start(config: Any) -> World:
@@ -87,14 +91,6 @@ def close_log() -> None:
         handler.close()
 
 
-def schedule(config: Any, total_steps: int, per_epoch: int) -> Schedule:
-    """The learning rate schedule the run node names."""
-    values = (config.init_lr, config.min_lr, config.warmup_lr, config.warmup_steps, config.lr_decay_rate)
-    rates = Rates(*values, total_steps, per_epoch)
-    found: Schedule = registry.build(config.lr_sched, rates=rates)
-    return found
-
-
 def recipe(runner: Runner) -> Recipe:
     """What the engine has to know of the run node."""
     config = runner.config
@@ -104,11 +100,19 @@ def recipe(runner: Runner) -> Recipe:
         beta2=config.beta2,
         optimizer=config.optimizer,
         lr_multipliers=config.lr_multipliers,
-        grad_clip=config.grad_clip,
+        grad_clip=clip_of(config),
         accum=config.accum_grad_iters,
         batch_size=runner.batch_size,
         bf16=computes_bf16(runner.model),
+        profile=config.profile,
     )
+
+
+def clip_of(config: Any) -> float:
+    """The largest norm of the gradient: what the user set, or 1, or as in the reference no limit."""
+    if config.grad_clip is not None:
+        return float(config.grad_clip)
+    return 0.0 if config.profile == COMPAT else 1.0
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -118,11 +122,11 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     random.seed(digest)
 
 
-def accumulate(runner: Runner, window: list[Any], learned: int) -> tuple[float, float]:
-    """Forward and backward of every micro-batch; this rank's sum of losses and its tokens."""
+def accumulate(runner: Runner, window: list[Any], divisors: list[int]) -> tuple[float, float]:
+    """Forward and backward of every micro-batch, its loss divided by its divisor; the sum of losses and the tokens."""
     total = torch.zeros((), dtype=torch.float64, device=runner.world.device)
     counted = torch.zeros((), dtype=torch.float64, device=runner.world.device)
-    for i, batch in enumerate(window):
+    for i, (batch, learned) in enumerate(zip(window, divisors, strict=True)):
         try:
             loss_sum, count = runner.engine.accumulate(batch.to(runner.world.device), learned, i == len(window) - 1)
         except torch.OutOfMemoryError as error:
@@ -200,14 +204,9 @@ def about(runner: Runner) -> dict[str, Any]:
         "device": str(runner.world.device),
         "total_steps": runner.total_steps,
         "global_batch": runner.global_batch,
+        "epoch_steps": runner.pace.epoch_steps,
+        **{key: getattr(runner.config, key) for key in ("profile", "init_lr", "weight_decay", "beta2")},
     }
-
-
-def tell_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """What a continued run does differently from its first part; all of it is allowed."""
-    for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key):
-            log.warning("%s was %s, is now %s", key, before.get(key), now.get(key))
 
 
 def manifest(runner: Runner) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from minigpt4o.common import distributed
 from minigpt4o.common.errors import SkipSample
 from minigpt4o.common.files import write_bytes
 from minigpt4o.conversation.batch import Batch, Decoding, Example
-from minigpt4o.conversation.template import load_template
 from minigpt4o.datasets.collate import collate
 from minigpt4o.runners.build import build_builders, build_encoders, has_split
 from minigpt4o.runners.data import pad_id
@@ -32,7 +31,7 @@ class Validator:
     def __init__(self, settings: Settings, config: Any, model: Any) -> None:
         self.config, self.pad_id = config, pad_id(model)
         self.device = next(model.parameters()).device
-        self.stop = list(load_template(model.template).stop)
+        self.stop = list(model.conversation.serving.stop)
         self.encoders = build_encoders(settings, model, "val")
         self.builders: dict[str, Any] = {}
         for split in config.valid_splits:

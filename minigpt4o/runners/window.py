@@ -30,6 +30,15 @@ def learned_tokens(batch: Batch) -> int:
     return int((batch.labels[:, 1:] != IGNORE).sum())
 
 
+def divisors_of(window: Sequence[Batch], count: Callable[[Batch], int], learned: int, compat_ranks: int) -> list[int]:
+    """What the summed loss of each micro-batch is divided by: the learned tokens of the whole step.
+
+    With `compat_ranks` (0 = not compat) each micro-batch has the weight one, however many tokens it holds: its own
+    mean on each rank, and the mean of those over the ranks.
+    """
+    return [count(batch) * compat_ranks if compat_ranks else learned for batch in window]
+
+
 def exchange(window: Sequence[Batch], count: Callable[[Batch], int] = learned_tokens) -> Facts:
     """One collective per step. Raises Minigpt4oError if ranks hold different numbers of rows."""
     ids = [id_digest(f"{s.dataset}\0{s.id}") for batch in window for s in batch.samples]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
+from test_compat import QUIET, RATES, reference
 from tiny_world import lines, train
 
 from minigpt4o.common.errors import ConfigError
@@ -30,6 +31,8 @@ ENGINES = {
 }
 NO_DROPOUT = {"lora_dropout": 0.0}
 COMMON = {"max_steps": STEPS, "save_freq": 3, "keep_checkpoints": 9, "model": NO_DROPOUT, "valid_freq": 3}
+COMPAT = {"profile": "compat", "max_epoch": 2, "iters_per_epoch": 5, "accum_grad_iters": 2, "max_steps": None}
+COMPAT |= {**RATES, **QUIET}
 
 
 def launch(world: Path, output: Path, plan: list[dict[str, Any]], ranks: int) -> None:
@@ -75,6 +78,7 @@ def make_runs(world: Path, output: Path) -> None:
         job = {"engine": engine, "options": options, "batch_size_train": 2, **COMMON}
         plan.append({**job, "job_name": name})
         plan.append({**job, "job_name": f"{name}-continues", "resume_ckpt_path": middle})
+    plan += [{"engine": e, "options": o, **COMPAT, "job_name": f"{n}-compat"} for n, (e, o) in ENGINES.items()]
     plan.append({**plan[0], "job_name": "torch-spoiled", "task": "spoil_rank_1"})
     plan.append({**plan[4], "job_name": "zero2-spoiled", "task": "spoil_rank_1"})
     plan.append({**plan[4], "job_name": "zero2-halves", "batch_size_train": 1, "accum_grad_iters": 2})
@@ -149,3 +153,15 @@ def test_the_order_of_a_global_batch_does_not_depend_on_who_read_it() -> None:
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_deepspeed_in_one_process_equals_torch(runs: Callable[[str], Path], stage: int) -> None:
     assert apart(runs("one"), runs(f"alone{stage}")) < 1e-5
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_under_compat_the_gradient_is_the_mean_of_the_ranks_means(
+    runs: Callable[[str], Path], world: Path, tmp_path: Path, name: str
+) -> None:
+    from tiny_world import tiny_settings
+
+    theirs = reference(tiny_settings(world, tmp_path, **COMPAT), epochs=2, iters=5, accum=2, ranks=2)[-1]
+    ours = load_file(find_checkpoint(runs(f"{name}-compat")) / "trained.safetensors")
+    assert set(ours) == set(theirs)
+    assert all(torch.allclose(ours[n], theirs[n], atol=1e-5, rtol=0) for n in theirs)

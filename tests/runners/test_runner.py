@@ -160,13 +160,6 @@ def test_the_trained_language_model_is_in_the_last_checkpoint_in_its_own_format(
     assert all(torch.equal(p, saved[f"llm.{n}"]) for n, p in again.named_parameters())
 
 
-def test_data_sets_that_disagree_on_the_batch_size_are_told_what_to_set(make_settings: Make) -> None:
-    settings = make_settings(batch_size_train=None)
-    settings.datasets["colours"].batch_size, settings.datasets["words"].batch_size = 3, 5
-    with pytest.raises(ConfigError, match=r"colours 3, words 5.*batch_size_train"):
-        train(settings)
-
-
 def test_a_learning_rate_of_zero_moves_nothing(make_settings: Make) -> None:
     settings = make_settings(init_lr=0.0, warmup_lr=0.0, weight_decay=0.5)
     saved = load_file(find_checkpoint(train(settings)) / "trained.safetensors")
