@@ -15,9 +15,37 @@ _LAZY = {
     "Part": "minigpt4o.common.registry",
     "part": "minigpt4o.common.registry",
     "Minigpt4oError": "minigpt4o.common.errors",
+    # mmpretrain's way in
+    "inference_model": "minigpt4o.serve.inferencer",
+    "get_model": "minigpt4o.serve.inferencer",
+    "list_models": "minigpt4o.serve.zoo",
+    "forget_models": "minigpt4o.serve.inferencer",
+    "Inferencer": "minigpt4o.serve.inferencer",
+    # LAVIS's way in
+    "load_model_and_preprocess": "minigpt4o.serve.lavis",
+    "load_model": "minigpt4o.serve.lavis",
+    "load_preprocess": "minigpt4o.serve.lavis",
+    "model_zoo": "minigpt4o.serve.lavis",
 }
 
-__all__ = ["Minigpt4oError", "Part", "Settings", "__version__", "load_settings", "part", "registry"]
+__all__ = [
+    "Inferencer",
+    "Minigpt4oError",
+    "Part",
+    "Settings",
+    "__version__",
+    "forget_models",
+    "get_model",
+    "inference_model",
+    "list_models",
+    "load_model",
+    "load_model_and_preprocess",
+    "load_preprocess",
+    "load_settings",
+    "model_zoo",
+    "part",
+    "registry",
+]
 
 
 def __getattr__(name: str) -> Any:

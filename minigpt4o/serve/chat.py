@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from minigpt4o.common.errors import SkipSample
+from minigpt4o.conversation.answers import ANSWER_RULES
 from minigpt4o.conversation.batch import Decoding
 from minigpt4o.conversation.encode import SampleEncoder
+from minigpt4o.conversation.fit import fit_turns
 from minigpt4o.conversation.marks import escape_marks
 from minigpt4o.conversation.sample import AUDIO_MARK, IMAGE_MARK, Media, Sample, Turn
 from minigpt4o.serve.limits import ChatError, Limits, ensure_count, ensure_medium, ensure_text
@@ -96,6 +98,7 @@ class ChatSession:
             for piece in self._generate(batch):
                 exchange.answer += piece
                 yield piece
+            exchange.answer = ANSWER_RULES[self.encoder.template.serving.answer](exchange.answer)
         except Exception:
             self.exchanges = [e for e in self.exchanges if e is not exchange]
             raise
@@ -121,41 +124,38 @@ class ChatSession:
     def _batch(self, exchange: Exchange) -> Batch:
         from minigpt4o.datasets.collate import collate
 
-        kept = self._fit(exchange)
+        sample = self._fit(exchange)
         try:
-            example = self.encoder.prompt(self._sample(kept), random.Random(0))
+            example = self.encoder.prompt(sample, random.Random(0))
         except SkipSample as problem:
             raise ChatError(explain(problem)) from problem
         batch = collate([example], self.model.tokenizer.pad_token_id or 0, side="left")
         return batch.to(next(self.model.parameters()).device)
 
-    def _fit(self, exchange: Exchange) -> list[Exchange]:
-        """The exchanges whose words still fit. Media of older ones move to the oldest that is kept: none is lost."""
+    def _fit(self, exchange: Exchange) -> Sample:
+        """The conversation without the old words for which there is no room. Its media are all kept."""
         room = self.context - self.decoding.max_new_tokens
-        kept = [*self.exchanges, exchange]
-        while (needed := self.places(kept)) > room and len(kept) > 1:
-            first, second, *rest = kept
-            kept = [replace(second, images=first.images + second.images, audios=first.audios + second.audios), *rest]
-        if needed > room:
-            media = self._media_places(kept)
+        exchanges = [*self.exchanges, exchange]
+        sample = self._sample(exchanges)
+        try:
+            fit = fit_turns(sample.turns[:-1], room, self.encoder.places)
+        except SkipSample as problem:
+            raise ChatError(explain(problem)) from problem
+        if fit.places > room:
+            media = self._media_places(exchanges)
             mend = "Please start a new chat (or send fewer files)." if media > room // 2 else "Please shorten it."
             raise ChatError(
-                f"This is too long: it takes {needed} places ({media} of them for pictures and sounds), and there is"
-                f" room for {max(room, 0)}. {mend}"
+                f"This is too long: it takes {fit.places} places ({media} of them for pictures and sounds), and there"
+                f" is room for {max(room, 0)}. {mend}"
             )
-        dropped = len(self.exchanges) + 1 - len(kept)
+        dropped = fit.dropped // 2  # a question and its answer
         self.note = ""
         if dropped:
             whose = "turn is" if dropped == 1 else f"{dropped} turns are"
             self.note = f"The chat is longer than the model can read: the words of the oldest {whose} left out."
-            if any(e.images or e.audios for e in self.exchanges[:dropped]):
+            if any(e.images or e.audios for e in exchanges[:dropped]):
                 self.note += " Their pictures and sounds are kept."
-        return kept
-
-    def places(self, exchanges: Sequence[Exchange]) -> int:
-        """Places of the model's row that these exchanges take, media included."""
-        sample = self._sample(exchanges)
-        return self.encoder.text_tokens(sample.turns[:-1], open_answer=True) + self._media_places(exchanges)
+        return replace(sample, turns=fit.turns)
 
     def _media_places(self, exchanges: Sequence[Exchange]) -> int:
         images = sum(len(e.images) for e in exchanges) * self.encoder.slots.get("image", 0)
@@ -186,7 +186,7 @@ class ChatSession:
 
         def work() -> None:
             try:
-                self.model.generate(batch, decoding, on_text, self.encoder.template.stop)
+                self.model.generate(batch, decoding, on_text, self.encoder.template.serving.stop)
                 pieces.put(None)
             except _Stopped:
                 pieces.put(None)

@@ -1,40 +1,58 @@
-"""From a demo YAML to a conversation: the model with its weights, and the processors training used."""
+"""From a YAML to a conversation: the model with its weights, and the processors training used."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from minigpt4o.common.errors import ConfigError
-from minigpt4o.common.registry import registry
+from minigpt4o.common.registry import Part, registry
 from minigpt4o.conversation.batch import Decoding
-from minigpt4o.conversation.encode import SampleEncoder
-from minigpt4o.conversation.template import load_template
-from minigpt4o.serve.chat import ChatSession
+from minigpt4o.conversation.encode import open_encoder
+from minigpt4o.serve.chat import ChatSession, context_of
 from minigpt4o.serve.limits import Limits
 
 if TYPE_CHECKING:
     from minigpt4o.common.config import Settings
 
 PROCESSOR_FIELDS = {"image": "vis_processor", "audio": "audio_processor"}
+# How MiniGPT-4's demos answer; a YAML with `runner: chat` says for itself.
+DEMO = {"do_sample": True, "top_p": 0.9, "repetition_penalty": 1.05, "max_new_tokens": 300, "seed": 42}
+DEMO_V2 = {**DEMO, "temperature": 0.6, "max_new_tokens": 500}
 
 
 def chat_config(settings: Settings) -> Any:
-    """The values of the `run` node of a demo YAML. Raises ConfigError if the YAML is not for a chat."""
-    if settings.run.name != "chat":
-        raise ConfigError(
-            f"run.runner is {settings.run.name!r}, so this YAML does not describe a chat; write `runner: chat`"
-            " (an example: eval_configs/toy/demo.yaml)"
-        )
-    return registry.get("runner", "chat").Config(**settings.run.values)
+    """The settings of a chat: the `run` node of a YAML with `runner: chat`, else those of MiniGPT-4's demos.
+
+    A YAML that is not for a chat (the reference's eval_configs, a training, an evaluation) gives its model and the
+    processors of its first data set that has any.
+    """
+    kind = registry.get("runner", "chat").Config
+    if settings.run.name == "chat":
+        return kind(**settings.run.values)
+    values: dict[str, Any] = dict(DEMO_V2 if settings.model.values.get("template") == "minigpt_v2" else DEMO)
+    for field in PROCESSOR_FIELDS.values():
+        values[field] = _processor_of_data(settings, field)
+    if settings.model.values.get("encoders", {}).get("image") and values["vis_processor"] is None:
+        values["vis_processor"] = Part("processor", "blip2_image_eval")  # its size is the encoder's, see open_chat
+    return kind(**values, device=settings.run.values.get("device", "auto"))
+
+
+def _processor_of_data(settings: Settings, field: str) -> Part | None:
+    """`eval` of the first data set that names a processor, or `train` where there is nothing else."""
+    for spec in settings.datasets.values():
+        chosen: dict[str, Part] = getattr(spec, field)
+        if chosen:
+            return chosen.get("eval") or chosen.get("train")
+    return None
 
 
 def load_chat(settings: Settings) -> ChatSession:
-    """A conversation with the model of a demo YAML; its `fresh()` gives further ones that share the model."""
+    """A conversation with the model of a YAML; its `fresh()` gives further ones that share the model."""
+    from minigpt4o.serve.opening import Source, build
+
     config = chat_config(settings)
-    model = registry.build(settings.model)
-    model.to(device_of(config.device)).eval()
-    return open_chat(model, config)
+    return open_chat(build(Source(settings), config.device), config)
 
 
 def open_chat(model: Any, config: Any) -> ChatSession:
@@ -46,31 +64,36 @@ def open_chat(model: Any, config: Any) -> ChatSession:
             continue
         if kind not in model.slots:
             raise ConfigError(f"run.{field} is set, but the model has no encoder for {kind} (model.encoders.{kind})")
-        processors[kind] = registry.build(chosen)
-    encoder = SampleEncoder(model.tokenizer, load_template(model.template), model.slots, processors, model.max_txt_len)
+        processors[kind] = _image_processor(chosen, model) if kind == "image" else registry.build(chosen)
+    context = config.context or context_of(model)
+    # No text is cut at max_txt_len, which is a limit of training: a chat has the whole context.
+    encoder = open_encoder(model.tokenizer, model.conversation, model.slots, processors, context)
     return ChatSession(
         model,
         encoder,
         decoding=_pick(Decoding, config),
         limits=_pick(Limits, config),
-        context=config.context,
+        context=context,
         separator=config.separator,
         system=config.system,
     )
 
 
-def device_of(name: str) -> Any:
-    """The torch device a user's word means; `auto` is the first GPU if there is one."""
-    import torch
+def _image_processor(chosen: Part, model: Any) -> Any:
+    """The processor, in the encoder's size if it names none. Raises ConfigError if it names another."""
+    from minigpt4o.serve.opening import image_size_of
 
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"run.device is {name!r}, but no GPU can be used here; write `auto` or `cpu`")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"run.device: {name!r} is no device; write auto, cpu, cuda or cuda:1") from error
+    side = image_size_of(model)
+    known = {field.name for field in registry.entry("processor", chosen.name).fields}
+    if "image_size" not in known:
+        return registry.build(chosen)
+    processor = registry.build(replace(chosen, values={"image_size": side, **chosen.values}))
+    if processor.config.image_size != side:
+        raise ConfigError(
+            f"vis_processor.image_size is {processor.config.image_size} but model.encoders.image takes pictures of "
+            f"{side}; give both the same number"
+        )
+    return processor
 
 
 def _pick(kind: type, config: Any) -> Any:

@@ -50,7 +50,7 @@ def main(settings: Settings, args: argparse.Namespace) -> int:
 def with_arguments(config: Any, args: argparse.Namespace) -> Any:
     """The configuration with what the command line says laid over it."""
     given = {name: getattr(args, name, None) for name in ("share", "server_name", "server_port")}
-    return replace(config, **{name: value for name, value in given.items() if value not in (None, False)})
+    return replace(config, **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass

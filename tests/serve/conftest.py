@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import published
 
 from minigpt4o.conversation.sample import Media
 
@@ -88,6 +93,34 @@ def make_session(tiny_model: Any, make_config: Callable[..., Any]) -> Callable[.
     from minigpt4o.serve.inference import open_chat
 
     return lambda **values: open_chat(tiny_model, make_config(**values))
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small tokenizer."""
+    from minigpt4o.models.llms.tokenizer import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("words")
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    return train_tokenizer([folder / "text.txt"], folder / "tokenizer", 300)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Any:
+    """Options that make the presets tiny: `qformer`, `v2`, `plain` (neither)."""
+    return SimpleNamespace(plain=published.TINY, qformer=published.TINY_QFORMER, v2=published.TINY_V2)
+
+
+@pytest.fixture(scope="session")
+def weights(words: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every published file, in its own layout and under its own name, all tiny."""
+    return published.write_weights(tmp_path_factory.mktemp("weights"), words)
+
+
+@pytest.fixture(scope="session")
+def own_run(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps that trained the bridge of a tiny Llama-2 variant."""
+    return published.train(tmp_path_factory.mktemp("own"), weights)
 
 
 def png(colour: str = "red", side: int = 20) -> bytes:
