@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from minigpt4o.common.errors import SkipSample
 from minigpt4o.conversation.batch import IGNORE, Example
-from minigpt4o.conversation.encode import MAX_CONTEXT_LEN, Processors, SampleEncoder, Span
+from minigpt4o.conversation.encode import MAX_CONTEXT_LEN, SampleEncoder, Span
 from minigpt4o.conversation.marks import unescape_marks
 from minigpt4o.conversation.sample import Sample, Turn
-from minigpt4o.conversation.template import Segment, Template
+from minigpt4o.conversation.template import Segment
 
 
 class CompatEncoder(SampleEncoder):
@@ -22,19 +22,9 @@ class CompatEncoder(SampleEncoder):
     answer's token that happens to be the padding token is not learned. Special tokens are found in any text.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        template: Template,
-        slots: Mapping[str, int],
-        processors: Processors,
-        max_txt_len: int = 160,
-        positions: int = 0,
-        answer_room: int = 0,
-        *,
-        max_context_len: int = MAX_CONTEXT_LEN,
-    ) -> None:
-        super().__init__(tokenizer, template, slots, processors, max_txt_len, positions, answer_room)
+    def __init__(self, *values: Any, max_context_len: int = MAX_CONTEXT_LEN, **more: Any) -> None:
+        """`values` and `more` are those of SampleEncoder."""
+        super().__init__(*values, **more)
         self.max_context_len = max_context_len
 
     def example(self, sample: Sample, rng: random.Random) -> Example:

@@ -24,31 +24,6 @@ Processors = Mapping[str, "Callable[[Media, random.Random], torch.Tensor]"]
 MAX_CONTEXT_LEN = 3800  # the reference's own
 
 
-def open_encoder(
-    tokenizer: Any,
-    template: Template,
-    slots: Mapping[str, int],
-    processors: Processors,
-    max_txt_len: int = 160,
-    *,
-    positions: int = 0,
-    answer_room: int = 0,
-    max_context_len: int = MAX_CONTEXT_LEN,
-) -> SampleEncoder:
-    """The sample encoder of the template's profile. Everything that turns samples into ids is opened here.
-
-    `positions`: places the language model has for a row (0: no limit); `answer_room`: how many of them a prompt leaves
-    free for the answer; `max_context_len`: compat only, places kept of what stands before the answer.
-    """
-    if template.profile == "compat":
-        from minigpt4o.conversation.compat import CompatEncoder
-
-        return CompatEncoder(
-            tokenizer, template, slots, processors, max_txt_len, positions, answer_room, max_context_len=max_context_len
-        )
-    return SampleEncoder(tokenizer, template, slots, processors, max_txt_len, positions, answer_room)
-
-
 class SampleEncoder:
     """Samples -> examples for one tokenizer, template and set of processors.
 

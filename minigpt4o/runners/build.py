@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.nodes import DatasetSpec
 from minigpt4o.common.registry import Part, registry
-from minigpt4o.conversation.encode import MAX_CONTEXT_LEN, SampleEncoder, open_encoder
+from minigpt4o.conversation.encode import MAX_CONTEXT_LEN, SampleEncoder
+from minigpt4o.conversation.opening import open_encoder
 from minigpt4o.conversation.sample import Sample
 from minigpt4o.datasets.base import fingerprint_of
 

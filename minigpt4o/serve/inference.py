@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import Part, registry
 from minigpt4o.conversation.batch import Decoding
-from minigpt4o.conversation.encode import open_encoder
+from minigpt4o.conversation.opening import open_encoder
 from minigpt4o.serve.chat import ChatSession, context_of
 from minigpt4o.serve.limits import Limits
 

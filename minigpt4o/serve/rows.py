@@ -15,8 +15,8 @@ from torch import Tensor
 
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.conversation.batch import IGNORE, IMAGE_SLOT, Example
-from minigpt4o.conversation.encode import open_encoder
 from minigpt4o.conversation.marks import count_marks, escape_marks
+from minigpt4o.conversation.opening import open_encoder
 from minigpt4o.conversation.sample import IMAGE_MARK, Media, Sample, Turn
 
 PLACE = "<ImageHere>"  # the reference's mark of a picture in a text that is sent as it stands

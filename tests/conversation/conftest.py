@@ -14,7 +14,8 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from minigpt4o.conversation.encode import SampleEncoder, open_encoder
+from minigpt4o.conversation.encode import SampleEncoder
+from minigpt4o.conversation.opening import open_encoder
 from minigpt4o.conversation.sample import Media, Sample, Turn
 from minigpt4o.conversation.template import load_template
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from minigpt4o.common.errors import ConfigError, DataError
 from minigpt4o.common.registry import registry
+from minigpt4o.models.encoders.pictures import check_grid, check_side, empty_picture
 from minigpt4o.models.positions import resize_positions
 
 
@@ -42,11 +41,7 @@ class EvaViT(nn.Module):
         from timm.models.eva import Eva
 
         super().__init__()
-        if config.image_size % config.patch_size or config.width % config.heads:
-            raise ConfigError(
-                f"encoder eva_vit: image_size {config.image_size} must be a multiple of patch_size {config.patch_size} "
-                f"and width {config.width} of heads {config.heads}"
-            )
+        check_grid("eva_vit", config.image_size, config.patch_size, config.width, config.heads)
         self.vit: Any = Eva(
             img_size=config.image_size,
             patch_size=config.patch_size,
@@ -74,11 +69,7 @@ class EvaViT(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(N, 3, S, S) -> (N, P, width)."""
-        if pictures.shape[-1] != self.image_size or pictures.shape[-2] != self.image_size:
-            raise DataError(
-                f"a picture of {pictures.shape[-1]}x{pictures.shape[-2]} pixels came to an encoder of image_size "
-                f"{self.image_size}; set vis_processor.image_size and model.encoders.image.image_size to one value"
-            )
+        check_side(pictures, self.image_size)
         return self.vit.forward_features(pictures)
 
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor:
@@ -92,4 +83,4 @@ class EvaViT(nn.Module):
 
     def example(self) -> Tensor:
         """An empty picture (1, 3, S, S), for steps in which every rank must run the encoder."""
-        return torch.zeros(1, 3, self.image_size, self.image_size)
+        return empty_picture(self.image_size)

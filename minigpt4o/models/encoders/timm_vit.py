@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minigpt4o.common.errors import ConfigError, DataError
+from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import registry
+from minigpt4o.models.encoders.pictures import check_grid, check_side, empty_picture
 
 log = logging.getLogger(__name__)
 
@@ -91,16 +92,12 @@ class TimmEncoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(N, 3, S, S) -> (N, tokens, width)."""
-        if pictures.shape[-1] != self.image_size or pictures.shape[-2] != self.image_size:
-            raise DataError(
-                f"a picture of {pictures.shape[-1]}x{pictures.shape[-2]} pixels came to an encoder of image_size "
-                f"{self.image_size}; set vis_processor.image_size and model.encoders.image.image_size to one value"
-            )
+        check_side(pictures, self.image_size)
         return self._as_tokens(self.vit.forward_features(pictures))
 
     def example(self) -> Tensor:
         """An empty picture (1, 3, S, S), for steps in which every rank must run the encoder."""
-        return torch.zeros(1, 3, self.image_size, self.image_size)
+        return empty_picture(self.image_size)
 
 
 def _by_size(config: TimmEncoder.Config, pretrained: bool) -> Any:
@@ -108,11 +105,7 @@ def _by_size(config: TimmEncoder.Config, pretrained: bool) -> Any:
 
     if pretrained or config.options:
         raise ConfigError("encoder timm: weights: timm and options need model_name, the name of a network of timm")
-    if config.image_size % config.patch_size or config.width % config.heads:
-        raise ConfigError(
-            f"encoder timm_vit: image_size {config.image_size} must be a multiple of patch_size {config.patch_size} "
-            f"and width {config.width} of heads {config.heads}"
-        )
+    check_grid("timm_vit", config.image_size, config.patch_size, config.width, config.heads)
     return VisionTransformer(
         img_size=config.image_size,
         patch_size=config.patch_size,
