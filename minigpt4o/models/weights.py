@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 TRAINED_FILE = "trained.safetensors"
 TORCH_FILES = (".pth", ".pt", ".bin")
 _SHOWN = 10  # names listed in an error
+_FORBIDDEN = re.compile(r"(?i:unsupported (?:global|operand|class))\b[^\n]*?(?= was not| whose|\n|$)")
 
 
 @dataclass
@@ -92,7 +94,8 @@ def read_checkpoint_file(path: str | Path) -> dict[str, Any]:
         found = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
     except Exception as error:  # whatever a broken or hostile file makes torch raise
         size = f"{file.stat().st_size:,} bytes" if file.exists() else "not there"
-        words = str(error).split("\n")[0][:300]
+        code = _FORBIDDEN.search(str(error))  # the rest of torch's words tells how to run the code
+        words = code[0] if code else str(error).split("\n")[0].split(". In PyTorch")[0][:300]
         raise CheckpointError(
             f"{file} ({size}) cannot be read as a checkpoint of tensors: {type(error).__name__}: {words}; it is "
             "truncated, no torch file, or holds code, which is never run"
@@ -135,9 +138,10 @@ def _is_zip(file: Path) -> bool:
 def lay_over(model: nn.Module, tensors: Mapping[str, Tensor], where: str, fresh: Iterable[str] = ()) -> LoadReport:
     """Copy `tensors` into the parameters (and persistent buffers) of the same names.
 
-    Refused with CheckpointError: another shape; a part that is there only in pieces; a bridge or norm that is missing
-    although it does not stand below a prefix of `fresh`; adapters or pieces of a part that the model has no place for.
-    Whole parts of other media are only reported.
+    Refused with CheckpointError: another shape; numbers that are not finite; a part that is there only in pieces; a
+    bridge or norm that is missing although it does not stand below a prefix of `fresh`; adapters that a torch file
+    lacks, unless `fresh` names lora; adapters or pieces of a part that the model has no place for. Whole parts of other
+    media are only reported.
     """
     own: dict[str, Tensor] = dict(model.named_parameters())
     tensors = _fitted(model, tensors, own)
@@ -154,6 +158,11 @@ def lay_over(model: nn.Module, tensors: Mapping[str, Tensor], where: str, fresh:
         raise CheckpointError(f"{where} was made by a model of other sizes:\n{_list(lines)}")
     _refuse_missing(report, own, where, list(fresh))
     _refuse_unexpected(report, own, tensors, where)
+    spoilt = [
+        n for n in report.matched if tensors[n].is_floating_point() and not bool(torch.isfinite(tensors[n]).all())
+    ]
+    if spoilt:
+        raise CheckpointError(f"{where} holds NaN or infinity in {len(spoilt)} tensor(s):\n{_list(spoilt)}")
     with torch.no_grad():
         for name in report.matched:
             own[name].copy_(tensors[name])
@@ -199,15 +208,18 @@ def _refuse_missing(report: LoadReport, own: Mapping[str, Tensor], where: str, f
         raise CheckpointError(f"{where} holds no tensor of this model; it needs among others\n{_list(bad or own)}")
     # A part trained by prefix (model.train: [bridges.image.proj]) is saved in pieces by design; its frozen rest came
     # from elsewhere, so only what is trained now has to be there.
-    needed = [n for n in report.missing if part_of(n) in partial and own[n].requires_grad]
+    needed = [n for n in report.missing if part_of(n) in partial and (own[n].requires_grad or part_of(n) == LORA)]
     needed += [n for n in report.missing if part_of(n) in required]
+    new_adapters = LORA in absent and LORA not in fresh
+    if new_adapters and Path(where).suffix in TORCH_FILES:  # a whole model of the reference, not our stage before
+        needed += [n for n in report.missing if part_of(n) == LORA]
     if needed:
         raise CheckpointError(
             f"{where} lacks {len(needed)} tensor(s) of the model:\n"
             f"{_list(f'{n} {tuple(own[n].shape)}' for n in needed)}\n"
             "give the checkpoint of a run with this model, or name the new part in model.fresh"
         )
-    if LORA in absent:
+    if new_adapters:
         log.warning("%s holds no LoRA tensors: the adapters start fresh", where)
 
 

@@ -17,7 +17,7 @@ from minigpt4o.common.registry import Part, registry
 from minigpt4o.models.official import to_official
 from minigpt4o.models.positions import resize_positions
 from minigpt4o.models.weight_files import find_weights
-from minigpt4o.models.weights import read_tensors
+from minigpt4o.models.weights import read_tensors, read_torch_file
 
 LLAMA_7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
 LLAMA_13B = {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40}
@@ -63,7 +63,7 @@ def test_a_whole_official_state_gives_the_measured_loss(tokenizer_folder, tmp_pa
 def test_a_state_without_adapters_fits_a_model_that_has_them(tokenizer_folder, tmp_path):
     plain = tiny("v1_llama2_noqformer", str(tokenizer_folder))
     torch.save(official_state(plain), tmp_path / "plain.pth")
-    model = tiny("v2", str(tokenizer_folder), filled=False, ckpt=str(tmp_path / "plain.pth"))
+    model = tiny("v2", str(tokenizer_folder), filled=False, ckpt=str(tmp_path / "plain.pth"), fresh=["lora"])
     theirs = dict(plain.named_parameters())["llm.model.model.layers.0.self_attn.q_proj.weight"]
     assert torch.equal(model.llm.model.model.layers[0].self_attn.q_proj.base_layer.weight, theirs)
 
@@ -172,6 +172,42 @@ def test_a_checkpoint_without_its_projector_or_adapters_is_an_error_that_names_t
     torch.save({"model": {n: t for n, t in state.items() if "layers.1" not in n}}, tmp_path / "few.pth")
     with pytest.raises(CheckpointError, match=r"lacks 4 tensor.*\n.*layers.1.self_attn.q_proj.lora_A"):
         tiny("v2", str(tokenizer_folder), filled=False, ckpt=str(tmp_path / "few.pth"))
+
+
+def test_a_file_of_the_reference_without_any_adapter_is_refused_unless_they_are_declared_fresh(
+    tokenizer_folder, tmp_path
+):
+    state = official_state(tiny("v2", str(tokenizer_folder)), trained_only=True)
+    torch.save({"model": {n: t for n, t in state.items() if "lora" not in n}}, tmp_path / "map.pth")
+    values = {"filled": False, "ckpt": str(tmp_path / "map.pth")}
+    with pytest.raises(CheckpointError, match=r"lacks 8 tensor.*\n.*lora_A[^$]*new part in model.fresh"):
+        tiny("v2", str(tokenizer_folder), **values)
+    model = tiny("v2", str(tokenizer_folder), fresh=["lora"], **values)
+    assert torch.equal(model.bridges["image"].proj.bias, state["llama_proj.bias"])
+
+
+@pytest.mark.parametrize(("more", "told"), [(Path("x"), "pathlib"), (Code(), "posix.system")], ids=["path", "system"])
+def test_a_file_with_code_is_refused_in_words_that_do_not_ask_to_run_it(tmp_path, more, told):
+    torch.save({"model": {"llama_proj.bias": torch.ones(2)}, "more": more}, tmp_path / "code.pth")
+    with pytest.raises(CheckpointError, match=r"code\.pth \([\d,]+ bytes\).*holds code, which is never run") as error:
+        read_torch_file(tmp_path / "code.pth")
+    assert told in str(error.value)
+    assert "weights_only" not in str(error.value) and "likely succeed" not in str(error.value)
+
+
+def test_half_of_the_adapters_is_refused_where_they_are_frozen_too(tokenizer_folder, tmp_path):
+    state = official_state(tiny("v2", str(tokenizer_folder)), trained_only=True)
+    torch.save({"model": {n: t for n, t in state.items() if "layers.1" not in n}}, tmp_path / "few.pth")
+    with pytest.raises(CheckpointError, match=r"lacks 4 tensor.*\n.*layers.1.self_attn.q_proj.lora_A"):
+        tiny("v2", str(tokenizer_folder), filled=False, ckpt=str(tmp_path / "few.pth"), train=["bridges"])
+
+
+def test_numbers_that_are_not_finite_are_refused(tokenizer_folder, tmp_path):
+    state = official_state(tiny("v1_llama2_noqformer", str(tokenizer_folder)), trained_only=True)
+    state["llama_proj.bias"][3] = float("nan")
+    torch.save({"model": state}, tmp_path / "nan.pth")
+    with pytest.raises(CheckpointError, match=r"NaN or infinity in 1 tensor\(s\):\n  bridges.image.proj.bias"):
+        tiny("v1_llama2_noqformer", str(tokenizer_folder), filled=False, ckpt=str(tmp_path / "nan.pth"))
 
 
 def test_adapters_of_a_checkpoint_are_not_dropped_by_a_model_without_them(tokenizer_folder, tmp_path):
