@@ -1,4 +1,4 @@
-"""The command `convert`: a checkpoint of ours <-> a `.pth` of MiniGPT-4's own runner, both ways to the bit."""
+"""The command `convert`: a checkpoint of ours <-> a `.pth` of MiniGPT-4's runner, to the bit; Gemma 3n -> Minigpt4o."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from minigpt4o.cli.listing import say
 from minigpt4o.common.config import load_settings
 from minigpt4o.common.errors import CheckpointError, ConfigError
+from minigpt4o.common.files import MANIFEST
 
 
 def convert(args: argparse.Namespace) -> int:
@@ -18,6 +19,12 @@ def convert(args: argparse.Namespace) -> int:
     source, out = Path(args.src), Path(args.out)
     if not source.exists():
         raise CheckpointError(f"{source} does not exist; give a step, run or job folder, or a .pth file")
+    if args.to == "minigpt4o" or (args.to is None and _is_transformers(source)):
+        if args.cfg_path:
+            raise ConfigError("convert --cfg-path serves the way from an official file to ours; leave it out")
+        return _to_minigpt4o(source, out, args.tokenizer)
+    if args.tokenizer:
+        raise ConfigError("convert --tokenizer serves the way from Gemma 3n to Minigpt4o: add --to minigpt4o")
     found = "official" if source.is_file() and source.suffix in TORCH_FILES else "own"
     wanted = "own" if found == "official" else "official"
     if args.to not in (None, wanted):
@@ -28,6 +35,20 @@ def convert(args: argparse.Namespace) -> int:
         _to_official(source, out)
     else:
         _to_own(source, out, args.cfg_path)
+    return 0
+
+
+def _is_transformers(source: Path) -> bool:
+    """A model folder of transformers, which no checkpoint of ours is."""
+    return (source / "config.json").is_file() and not (source / MANIFEST).is_file()
+
+
+def _to_minigpt4o(source: Path, out: Path, tokenizer: str | None) -> int:
+    from minigpt4o.models.minigpt4o_convert import convert_gemma3n
+
+    for line in convert_gemma3n(source, out, tokenizer).lines():
+        say(line)
+    say(f"written: {out}; load it with Minigpt4oForConditionalGeneration.from_pretrained")
     return 0
 
 

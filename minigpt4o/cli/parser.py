@@ -58,8 +58,10 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     for name, what in CONFIGURED.items():
         _add_configured(commands.add_parser(name, help=what, description=what), name)
     _add_toy_world(commands.add_parser("toy-world", help="write the toy world: pictures, sounds, texts"))
-    _add_tokenizer(commands.add_parser("tokenizer", help="train a small tokenizer on text files"))
-    _add_convert(commands.add_parser("convert", help="a checkpoint of ours <-> a .pth of MiniGPT-4's own runner"))
+    _add_tokenizer(commands.add_parser("tokenizer", help="train a tokenizer on text files"))
+    _add_convert(
+        commands.add_parser("convert", help="a checkpoint of ours <-> a .pth of MiniGPT-4; Gemma 3n -> Minigpt4o")
+    )
     _add_list(commands.add_parser("list", help="list what a YAML can name"))
     _add_docs_config(commands.add_parser("docs-config", help="write docs/config-reference.md from the classes"))
     quickstart.add_parser(commands)
@@ -127,22 +129,37 @@ def _add_toy_world(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_tokenizer(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("text", nargs="+", metavar="FILE", help="UTF-8 text files")
+    parser.add_argument("text", nargs="+", metavar="FILE", help="UTF-8 text files; for minigpt4o also .jsonl and .gz")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--vocab-size", type=int, default=512, help="number of tokens (default: 512)")
-    parser.add_argument("--special", nargs="*", default=[], metavar="TOKEN", help="special tokens besides the usual")
-    parser.add_argument("--word", nargs="*", default=[], metavar="TEXT", help="plain text that is one token")
+    parser.add_argument(
+        "--for", dest="model", choices=("llm", "minigpt4o"), default="llm", help="the model it serves (default: llm)"
+    )
+    parser.add_argument("--vocab-size", type=int, help="number of tokens (default: 512; for minigpt4o 200000)")
+    llm = parser.add_argument_group("for llm")
+    llm.add_argument("--special", nargs="*", default=[], metavar="TOKEN", help="special tokens besides the usual")
+    llm.add_argument("--word", nargs="*", default=[], metavar="TEXT", help="plain text that is one token")
+    own = parser.add_argument_group("for minigpt4o")
+    own.add_argument("--media-rows", type=int, metavar="N", help="rows kept for pictures, and sounds (default: 128)")
+    own.add_argument("--field", metavar="NAME", help="field of a .jsonl line that holds the text (default: text)")
+    own.add_argument("--min-count", type=int, metavar="N", help="leave out what is seen less often (default: 2)")
     parser.set_defaults(run=_later("making", "tokenizer"))
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("src", metavar="SRC", help="a step, run or job folder of ours, or an official .pth file")
+    parser.add_argument(
+        "src", metavar="SRC", help="a step, run or job folder of ours, an official .pth file, or a Gemma-3n folder"
+    )
     parser.add_argument(
         "out", metavar="OUT", help="what to write; official: FILE.pth, or a folder for checkpoint_{epoch}.pth"
     )
-    parser.add_argument("--to", choices=("official", "own"), help="the layout of OUT (default: the one SRC is not in)")
+    parser.add_argument(
+        "--to", choices=("official", "own", "minigpt4o"), help="the layout of OUT (default: the one SRC is not in)"
+    )
     parser.add_argument(
         "--cfg-path", "--cfg_path", metavar="FILE", help="the training YAML OUT shall continue (official -> own)"
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="DIR", help="the vocabulary of OUT (-> minigpt4o; default: the one of SRC)"
     )
     parser.set_defaults(run=_later("convert", "convert"))
 
