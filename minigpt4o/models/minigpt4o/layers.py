@@ -155,15 +155,15 @@ class Minigpt4oTextAltUp(nn.Module):
         streams, width, clip = config.altup_num_inputs, config.hidden_size, config.altup_coef_clip
         self.streams, self.active, self.scaled = streams, config.altup_active_idx, config.altup_correct_scale
         self.router_scale = 1.0 / width
-        self.correct_output_scale = nn.Parameter(torch.ones(width))
+        self.correct_output_scale = nn.Parameter(torch.zeros(width))
         self.correction_coefs = ClippedLinear(streams, streams, clip, in_place=False)
         self.prediction_coefs = ClippedLinear(streams, streams**2, clip, in_place=True)
         self.modality_router = nn.Linear(width, streams, bias=False)
         self.router_norm = Minigpt4oRMSNorm(width, eps=config.rms_norm_eps)
 
     def init_own(self) -> None:
-        """One rather than zero: a zero would keep gradients from the per-layer embeddings at the start of training."""
-        init.ones_(self.correct_output_scale)
+        """Zero, as in Gemma 3n: a new model takes nothing from its per-layer inputs before the first step."""
+        init.zeros_(self.correct_output_scale)
 
     def _route(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, A) in -1 ... 1."""

@@ -255,6 +255,11 @@ class Minigpt4oPreTrainedModel(PreTrainedModel):
         if isinstance(cls.config_class, str):
             cls.config_class = get_type_hints(cls)["config"]
 
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        """Transformers would search the source for it. All parts take any name; the towers compute their own way."""
+        return True
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import PrefixChange
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -246,6 +248,9 @@ class Minigpt4oForCausalLM(Minigpt4oPreTrainedModel, GenerationMixin):
     config: Minigpt4oTextConfig
     input_modalities = ("text",)
     _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tp_plan: ClassVar[dict[str, str]] = {"lm_head": "colwise_gather_output"}
+    _pp_plan: ClassVar[dict[str, Any]] = {"lm_head": (["hidden_states"], ["logits"])}
+    _fsdp_plan: ClassVar[dict[str, str]] = {"lm_head": "keep_full_weight"}
 
     def __init__(self, config: Minigpt4oTextConfig) -> None:
         super().__init__(config)
@@ -312,5 +317,10 @@ class Minigpt4oForCausalLM(Minigpt4oPreTrainedModel, GenerationMixin):
                 inputs["per_layer_inputs"] = per_layer_inputs[:, -embeds.shape[1] :]
         return inputs
 
+
+# The text model also opens folders of the whole model, where its weights stand under `language_model`.
+register_checkpoint_conversion_mapping(
+    "minigpt4o_text", [PrefixChange(prefix_to_remove="language_model", model_prefix="model")], overwrite=True
+)
 
 __all__ = ["Minigpt4oForCausalLM", "Minigpt4oTextModel"]

@@ -65,6 +65,8 @@ class Minigpt4oVisionEncoder(Minigpt4oPreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(getattr(module, "gamma", None), nn.Parameter):
             init.constant_(module.gamma, getattr(module, "init_values", 1.0))
+        elif isinstance(module, nn.BatchNorm2d):  # of other networks of timm: has running means, too
+            super()._init_weights(module)
         elif isinstance(getattr(module, "weight", None), nn.Parameter) and module.weight.ndim == 1:
             init.ones_(module.weight)
             if getattr(module, "bias", None) is not None:

@@ -139,8 +139,8 @@ class Minigpt4oProcessor(ProcessorMixin):
                 "apply_chat_template(..., sanitize_control_tokens=True)"
             )
             raise ValueError(
-                f"{where}: {marks} {token} mark(s) but {media} {name}(s): give one {name} for each mark"
-                f"{typed if marks > media else ''}"
+                f"{where}: {marks} {token} mark(s) but {media} {name}(s); the number of {token} tokens in the prompts "
+                f"should be the same as the number of {name}s{typed if marks > media else ''}"
             )
 
     def _one_sound_at_a_time(self, text: str, number: int) -> None:
