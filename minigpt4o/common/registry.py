@@ -14,13 +14,13 @@ from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.source import Entry, entry_of_class, nearest, read_entries
 
 # Where the classes of a kind live. Any module below the home is found; no list of modules is kept.
-HOMES = {
+HOMES: dict[str, str | tuple[str, ...]] = {
     "model": "minigpt4o.models",
     "encoder": "minigpt4o.models.encoders",
     "bridge": "minigpt4o.models.bridges",
     "llm": "minigpt4o.models.llms",
     "builder": "minigpt4o.datasets.builders",
-    "processor": "minigpt4o.processors",
+    "processor": ("minigpt4o.processors", "minigpt4o.models.native_sound"),  # that one needs a model's front end
     "task": "minigpt4o.tasks",
     "runner": "minigpt4o.runners",
     "engine": "minigpt4o.runners",
@@ -62,7 +62,7 @@ def part(kind: str, default: Any = dataclasses.MISSING, many: bool = False, doc:
 class Registry:
     """All registered classes by (kind, name)."""
 
-    def __init__(self, homes: Mapping[str, str]) -> None:
+    def __init__(self, homes: Mapping[str, str | tuple[str, ...]]) -> None:
         self.homes = dict(homes)
         self.plugins: list[str] = []
         self._entries: dict[str, dict[str, Entry]] = {}  # kind -> name -> entry, from source
@@ -149,7 +149,8 @@ class Registry:
             raise ConfigError(f"unknown kind {kind!r}; kinds: {', '.join(sorted(self.homes))}")
         if kind not in self._entries:
             found: dict[str, Entry] = {}
-            for home in [self.homes[kind], *self.plugins]:
+            homes = self.homes[kind]
+            for home in [*([homes] if isinstance(homes, str) else homes), *self.plugins]:
                 for entry in _entries_below(home):
                     if entry.kind != kind:
                         continue

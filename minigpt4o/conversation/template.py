@@ -35,6 +35,7 @@ class Around:
     after: str = ""
     lead: str = ""  # learned with an assistant's words, in front of them: " " makes its first word cut like any other
     again: str | None = None  # stands in place of `before` where an answer has just ended; None: `before`
+    behind_system: str | None = None  # stands in place of `before` behind the system's words; None: `before`
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,11 @@ class Template:
         if self.system and not (turns and turns[0].role == "system"):
             turns = [Turn("system", self.system), *turns]
         segments: list[Segment] = []
-        answered = False
+        last = ""
         for turn in turns:
-            segments.append(self._opening(turn.role, answered))
-            answered = turn.role == "assistant"
+            segments.append(self._opening(turn.role, last))
+            last = turn.role
+            answered = last == "assistant"
             around = self.roles[turn.role]
             if answered:
                 words = "" if self.forgets else turn.text
@@ -93,12 +95,14 @@ class Template:
                 segments += self._said(turn.text)
                 segments.append(Segment("control", around.after))
         if open_answer:
-            segments.append(self._opening("assistant", answered))
+            segments.append(self._opening("assistant", last))
         return [s for s in segments if s.text or s.kind not in ("control", "said")]
 
-    def _opening(self, role: str, answered: bool) -> Segment:
+    def _opening(self, role: str, last: str) -> Segment:
+        """What stands before the words of `role`, behind a turn of the role `last`."""
         around = self.roles[role]
-        return Segment("control", around.again if answered and around.again is not None else around.before)
+        special = {"assistant": around.again, "system": around.behind_system}.get(last)
+        return Segment("control", around.before if special is None else special)
 
     def _said(self, text: str) -> list[Segment]:
         kinds = {mark: kind for kind, mark in MARKS.items()}

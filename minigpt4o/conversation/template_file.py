@@ -15,7 +15,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 Tree = dict[str, Any]
 
 TEXT, MAYBE_TEXT, YES_NO, TEXTS = (str,), (str, type(None)), (bool,), (list,)
-AROUND = {"before": TEXT, "again": MAYBE_TEXT, "lead": TEXT, "after": TEXT}
+AROUND = {"before": TEXT, "again": MAYBE_TEXT, "behind_system": MAYBE_TEXT, "lead": TEXT, "after": TEXT}
 AROUND_MEDIUM = {"before": TEXT, "after": TEXT}
 ROLES = dict.fromkeys(("system", "user", "assistant"), AROUND)
 MEDIA = dict.fromkeys(("image", "audio"), AROUND_MEDIUM)

@@ -18,8 +18,8 @@ from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import Part, part, registry
 from minigpt4o.conversation.batch import SLOTS, Batch, Decoding
 from minigpt4o.models.base import LORA, LossSum, PartsModel, freeze, freeze_table, is_lora
-from minigpt4o.models.loss import learned_states, summed_loss
-from minigpt4o.models.padding import length_groups, padded_right
+from minigpt4o.models.learned import learned_hidden
+from minigpt4o.models.loss import summed_loss
 from minigpt4o.models.precision import autocast, dtype_of
 from minigpt4o.models.splice import splice
 from minigpt4o.models.weight_files import locate
@@ -154,25 +154,8 @@ class AlignedModel(PartsModel):
 
     def _states(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Hidden states (n, D) before the learned positions, and the ids (n,) to predict there."""
-        embeddings, mask = embeddings[:, :-1], batch.attention_mask[:, :-1]  # the last place predicts nothing
-        labels = batch.labels
-        if not padded_right(mask):
-            positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
-            return learned_states(self.llm.hidden(embeddings, mask, positions), labels)
-        # Padding on the right needs no mask: no real token can look ahead at it, and plain causal attention is the
-        # fast path of every backend.
         spread = any(hasattr(p, "ds_id") for p in self.llm.parameters())  # ZeRO-3: ranks must make the same calls
-        if embeddings.is_cuda or spread:
-            return learned_states(self.llm.hidden(embeddings, None), labels)
-        order, groups = length_groups(mask.sum(dim=1))
-        if len(groups) > 1:
-            embeddings, labels = embeddings[order], labels[order]
-        pieces = [
-            learned_states(self.llm.hidden(embeddings[rows, :length], None), labels[rows, : length + 1])
-            for rows, length in groups
-        ]
-        states, targets = zip(*pieces, strict=True)
-        return torch.cat(states), torch.cat(targets)
+        return learned_hidden(self.llm.hidden, embeddings, batch, spread)
 
     @torch.no_grad()
     def generate(

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from minigpt4o.conversation.batch import IGNORE
 from minigpt4o.models.base import LossSum
@@ -36,10 +35,6 @@ class Head:
             logits = logits * self.scale
         return torch.tanh(logits / self.softcap) * self.softcap if self.softcap else logits
 
-    @property
-    def trained(self) -> bool:
-        return self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
-
 
 def learned_states(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(n, D) hidden states and the (n,) ids each of them has to predict.
@@ -56,49 +51,48 @@ def summed_loss(states: Tensor, targets: Tensor, head: Head, chunk: int) -> Loss
     count = torch.tensor(targets.numel(), dtype=torch.int64, device=targets.device)
     if not targets.numel():
         return LossSum(states.float().sum() * 0.0, count)  # keeps the graph: every rank runs the same backward
-    if not head.trained:
-        return LossSum(_FrozenHeadLoss.apply(states, targets, head, chunk), count)
-    return LossSum(_trained_head_loss(states, targets, head, chunk), count)
+    return LossSum(_HeadLoss.apply(states, head.weight, head.bias, targets, head, chunk), count)
 
 
-def _trained_head_loss(states: Tensor, targets: Tensor, head: Head, chunk: int) -> Tensor:
-    """Autograd through the head; with several chunks, each chunk's logits are made again in the backward pass."""
-
-    def one(part: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(head.logits(part), target, reduction="sum")
-
-    if targets.numel() <= chunk:
-        return one(states, targets)
-    pieces = zip(states.split(chunk), targets.split(chunk), strict=True)
-    return torch.stack([checkpoint(one, part, target, use_reentrant=False) for part, target in pieces]).sum()
-
-
-class _FrozenHeadLoss(torch.autograd.Function):
-    """Loss under a frozen head: the gradient to the hidden states is made at once, so no logits wait for backward."""
+class _HeadLoss(torch.autograd.Function):
+    """Loss under a head, frozen or not: all gradients are made at once, so no logits wait for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, targets: Tensor, head: Head, chunk: int) -> Tensor:
-        wanted = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(states) if wanted else None
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: Head, chunk: int
+    ) -> Tensor:
+        given = (states, weight, bias)
+        wanted = [t for t, needed in zip(given, ctx.needs_input_grad, strict=False) if needed and t is not None]
+        made = [torch.zeros_like(tensor) for tensor in wanted]  # of what learns, in this order
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         for start in range(0, targets.numel(), chunk):
-            logits = head.logits(states[start : start + chunk])  # (c, V)
+            part = states[start : start + chunk]
+            logits = head.logits(part)  # (c, V)
             target = targets[start : start + chunk].unsqueeze(1)
             log_sum = logits.logsumexp(dim=1, keepdim=True)
             total += (log_sum - logits.gather(1, target)).sum()
-            if gradient is not None:
-                gradient[start : start + chunk] = _to_states(logits, log_sum, target, head)
-        ctx.gradient = gradient
+            if not wanted:
+                continue
+            delta = _to_linear(logits, log_sum, target, head)
+            for tensor, gradient in zip(wanted, made, strict=True):
+                if tensor is states:
+                    gradient[start : start + chunk] = delta.to(weight.dtype) @ weight
+                elif tensor is weight:
+                    _add_product(gradient, delta, part)
+                else:
+                    gradient += delta.sum(dim=0).to(gradient.dtype)
+        ctx.made = made
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, None, None, None]:
-        gradient, ctx.gradient = ctx.gradient, None
-        return gradient * outer[0].to(gradient.dtype), None, None, None
+    def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, ...]:
+        made, ctx.made = iter(ctx.made), None
+        found = [next(made).mul_(outer[0]) if needed else None for needed in ctx.needs_input_grad[:3]]
+        return *found, None, None, None
 
 
-def _to_states(logits: Tensor, log_sum: Tensor, target: Tensor, head: Head) -> Tensor:
-    """d loss / d hidden (c, D): (softmax - one hot) through soft cap, scale and weight."""
+def _to_linear(logits: Tensor, log_sum: Tensor, target: Tensor, head: Head) -> Tensor:
+    """d loss / d output of the linear map (c, V), in place of `logits`: softmax - one hot, through cap and scale."""
     slope = 1 - (logits / head.softcap) ** 2 if head.softcap else None  # of cap * tanh(x / cap), from its value
     delta = logits.sub_(log_sum).exp_()
     delta.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=delta.dtype))
@@ -106,4 +100,12 @@ def _to_states(logits: Tensor, log_sum: Tensor, target: Tensor, head: Head) -> T
         delta *= slope
     if head.scale != 1.0:
         delta *= head.scale
-    return delta.to(head.weight.dtype) @ head.weight
+    return delta
+
+
+def _add_product(gradient: Tensor, delta: Tensor, part: Tensor) -> None:
+    """`gradient` (V, D) += delta^T (V, c) @ part (c, D), without a second (V, D) where the number formats agree."""
+    if part.dtype == gradient.dtype == delta.dtype:
+        gradient.addmm_(delta.t(), part)
+    else:
+        gradient += (delta.to(part.dtype).t() @ part).to(gradient.dtype)

@@ -16,12 +16,17 @@ RMS = 0.2  # root mean square of an update, as AdamW's is, so that one learning 
 EPS = 1e-7
 
 
+PIXEL_CHANNELS = 3  # a convolution that reads no more than these reads pixels or a spectrum: it is an embedding
+
+
 def hidden_matrices(model: nn.Module) -> set[str]:
-    """Names of the weights Muon is for: linear maps inside the model, no embedding and no map to the vocabulary."""
+    """Names of the weights Muon is for: linear maps and full convolutions inside the model, no embedding and no map to
+    the vocabulary."""
     found = set()
     for owner, module in model.named_modules():
         is_head = owner.rpartition(".")[2] in ("lm_head", "embed_out") or owner.startswith("heads.")
-        if isinstance(module, nn.Linear) and not is_head:
+        is_full = isinstance(module, nn.Conv2d) and module.groups == 1 and module.in_channels > PIXEL_CHANNELS
+        if (isinstance(module, nn.Linear) or is_full) and not is_head:
             found.add(f"{owner}.weight" if owner else "weight")
     return found
 
@@ -50,12 +55,14 @@ class MuonAdamW(torch.optim.AdamW):
         by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
         for parameter in group["params"]:
             if parameter.grad is not None:
-                by_shape.setdefault(parameter.shape, []).append((parameter, parameter.grad))
+                shape = parameter.flatten(1).shape  # of a convolution: what comes out x what goes in
+                by_shape.setdefault(shape, []).append((parameter, parameter.grad))
         for shape, parameters in by_shape.items():
-            directions = orthogonal(torch.stack([self._momentum(p, g) for p, g in parameters]))
+            directions = orthogonal(torch.stack([self._momentum(p, g).flatten(1) for p, g in parameters]))
             size = group["lr"] * RMS * max(shape) ** 0.5
             for (parameter, _), direction in zip(parameters, directions, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-size)
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(direction.view_as(parameter), alpha=-size)
 
     def _momentum(self, parameter: Tensor, grad: Tensor) -> Tensor:
         state = self.state[parameter]

@@ -33,6 +33,12 @@ VIT = {"image_size": 16, "patch_size": 4, "width": 16, "depth": 1, "heads": 2}
 EAR = {"frames": 12, "mels": 8, "patch_frames": 4, "width": 16, "depth": 1, "heads": 2}
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """What a test draws does not depend on the tests before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from minigpt4o.models.llms.tokenizer import train_tokenizer

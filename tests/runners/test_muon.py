@@ -37,6 +37,24 @@ def test_every_direction_gets_a_step_of_about_the_same_size(shape: tuple[int, in
     assert float((found[0] * nearest).sum() / (found[0].norm() * nearest.norm())) > 0.97
 
 
+def test_a_convolution_takes_the_step_of_its_matrix_and_the_first_one_stays_with_adamw() -> None:
+    class Eyes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pixels = nn.Conv2d(3, 8, 3)
+            self.full, self.depthwise = nn.Conv2d(8, 6, 3), nn.Conv2d(8, 8, 3, groups=8)
+
+    model = Eyes()
+    assert hidden_matrices(model) == {"full.weight"}
+    flat = nn.Parameter(model.full.weight.detach().flatten(1).clone())
+    gradient = torch.randn(6, 72, generator=torch.Generator().manual_seed(0))
+    for parameter in (model.full.weight, flat):
+        parameter.grad = gradient.view_as(parameter).clone()
+        group = {"params": [parameter], "muon": True, "weight_decay": 0.1}
+        MuonAdamW([group], lr=0.02, betas=(0.9, 0.95), eps=1e-8).step()
+    assert torch.equal(model.full.weight.flatten(1), flat)
+
+
 def test_a_gradient_of_zeros_moves_nothing() -> None:
     assert not orthogonal(torch.zeros(1, 4, 6)).any()
 
