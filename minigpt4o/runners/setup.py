@@ -259,7 +259,8 @@ def exported(runner: Runner) -> Iterator[Path | None]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if distributed.is_main():  # another rank may be here while the first is still writing
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _threads(local_size: int) -> int:

@@ -129,6 +129,27 @@ def _not_exported(settings: Any, base: Path) -> Path:
     return train(settings({"path": str(base)}, job_name="bare", export=False, max_steps=1))
 
 
+def test_a_rank_that_is_done_leaves_the_export_of_the_first_rank_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contextlib import nullcontext
+    from types import SimpleNamespace as Some
+
+    from minigpt4o.common import distributed
+    from minigpt4o.runners.setup import TMP_PREFIX, exported
+
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    being_written = tmp_path / f"{TMP_PREFIX}export" / "minigpt4o"
+    being_written.mkdir(parents=True)
+    engine, model = Some(gathered=nullcontext), Some(export=None)
+    runner = Some(
+        config=Some(export=True), progress=Some(step=4), total_steps=4, model=model, path=tmp_path, engine=engine
+    )
+    with exported(runner):  # type: ignore[arg-type]
+        pass
+    assert being_written.is_dir()
+
+
 def test_stopped_in_the_middle_and_resumed_equals_never_stopped(settings: Any) -> None:
     model = {"lora_r": 2, "train": [*PROJECTIONS, "lora"]}
     peace = train(settings(model, job_name="peace", max_steps=5, optimizer="muon"))
