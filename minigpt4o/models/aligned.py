@@ -157,7 +157,6 @@ class AlignedModel(PartsModel):
         spread = any(hasattr(p, "ds_id") for p in self.llm.parameters())  # ZeRO-3: ranks must make the same calls
         return learned_hidden(self.llm.hidden, embeddings, batch, spread)
 
-    @torch.no_grad()
     def generate(
         self,
         batch: Batch,
@@ -166,16 +165,9 @@ class AlignedModel(PartsModel):
         stop: Sequence[str] = (),
     ) -> list[str]:
         """Answers to prompts padded on the left. `on_text(row, new_text)` receives each answer as it grows."""
-        from minigpt4o.models.generate import generate
+        from minigpt4o.models.generate import answer_batch
 
-        batch, was_training = batch.to(self.device), self.training
-        self.eval()
-        try:
-            with self.autocast():
-                embeddings = self.embed(batch)
-                return generate(self.llm, embeddings, batch, decoding, on_text, stop)
-        finally:
-            self.train(was_training)
+        return answer_batch(self, batch, decoding, on_text, stop)
 
     def embed(self, batch: Batch) -> Tensor:
         """(B, T, D): text embeddings with the media's features in their slots."""

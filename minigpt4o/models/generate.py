@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,20 @@ if TYPE_CHECKING:
     from minigpt4o.models.llms.causal_lm import CausalLM
 
 OnText = Callable[[int, str], None]
+
+
+@torch.no_grad()
+def answer_batch(
+    model: Any, batch: Batch, decoding: Decoding, on_text: OnText | None = None, stop: Sequence[str] = ()
+) -> list[str]:
+    """What `generate` gives for a model with `embed`, `llm` and `autocast`, in eval mode meanwhile."""
+    batch, was_training = batch.to(model.device), model.training
+    model.eval()
+    try:
+        with model.autocast():
+            return generate(model.llm, model.embed(batch), batch, decoding, on_text, stop)
+    finally:
+        model.train(was_training)
 
 
 def generate(

@@ -184,7 +184,6 @@ class NativeModel(PartsModel):
             states, targets = learned_hidden(self.llm.hidden, self.embed(batch), batch, self._spread)
             return summed_loss(states, targets, self.llm.head, self.config.loss_chunk)
 
-    @torch.no_grad()
     def generate(
         self,
         batch: Batch,
@@ -193,15 +192,9 @@ class NativeModel(PartsModel):
         stop: Sequence[str] = (),
     ) -> list[str]:
         """Answers to prompts padded on the left. `on_text(row, new_text)` receives each answer as it grows."""
-        from minigpt4o.models.generate import generate
+        from minigpt4o.models.generate import answer_batch
 
-        batch, was_training = batch.to(self.device), self.training
-        self.eval()
-        try:
-            with self.autocast():
-                return generate(self.llm, self.embed(batch), batch, decoding, on_text, stop)
-        finally:
-            self.train(was_training)
+        return answer_batch(self, batch, decoding, on_text, stop)
 
     def embed(self, batch: Batch) -> Tensor:
         """(B, T, D + L * W): text with the media's soft tokens in their slots, and what each layer is told."""
