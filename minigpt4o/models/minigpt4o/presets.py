@@ -34,6 +34,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                     ["uir_r1_a5_k5_s2_e4_c64", "mqa_r1_k3_h4_s1_d16_c64", "uir_r1_a0_k0_s1_e2_c64"],
                 ],
                 "stem_size": 16,
+                "layer_scale_init_value": 1.0,  # timm's 1e-5 keeps blocks of random weights from learning
             },
         },
         "audio_config": {
