@@ -213,6 +213,30 @@ def test_each_row_stops_at_its_own_stop_string_and_streams_its_own_text(tokenize
     assert ["".join(pieces[row]) for row in range(len(PROMPTS))] == stopped
 
 
+def test_an_answer_is_as_likely_among_others_as_in_a_plain_forward_pass(tokenizer):
+    from minigpt4o.models.ranking import rank_batch
+
+    model = make_native(tokenizer)
+    batch = make_batch(model, PROMPTS[:4], side="left")
+    answers = [[[20, 21, 22], [23]], [[24, 25]], [[20], [20, 20, 20]], [[30, 31, 32, 33], [30]]]
+    found = rank_batch(model, batch, answers)
+    for row, given in enumerate(answers):
+        for ids, likelihood in zip(given, found[row], strict=True):
+            more = torch.tensor([ids] * len(batch))
+            whole = Batch(
+                torch.cat([batch.input_ids, more], dim=1),
+                torch.cat([batch.attention_mask, torch.ones_like(more)], dim=1),
+                torch.cat([batch.labels, more], dim=1),
+                batch.images,
+                batch.audios,
+                batch.samples,
+            )
+            with torch.no_grad():
+                logs = plain_logits(model.eval(), whole)[row, -len(ids) - 1 : -1].log_softmax(-1)
+            total = float(sum(logs[i, token] for i, token in enumerate(ids)))
+            assert likelihood.total == pytest.approx(total, abs=5e-5)
+
+
 def test_frames_without_sound_become_the_filler(tokenizer):
     model = make_native(tokenizer)
     sounds = make_batch(model, ["a", "a"]).audios
