@@ -24,6 +24,9 @@ _LAZY = {
     "list_models": "minigpt4o.serve.zoo",
     "forget_models": "minigpt4o.serve.inferencer",
     "Inferencer": "minigpt4o.serve.inferencer",
+    # a conversation
+    "ChatSession": "minigpt4o.serve.chat",
+    "load_chat": "minigpt4o.serve.inference",
     # LAVIS's way in
     "load_model_and_preprocess": "minigpt4o.serve.lavis",
     "load_model": "minigpt4o.serve.lavis",
@@ -47,6 +50,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "ChatSession",
     "Inferencer",
     "Minigpt4oAudioConfig",
     "Minigpt4oAudioEncoder",
@@ -70,6 +74,7 @@ __all__ = [
     "get_model",
     "inference_model",
     "list_models",
+    "load_chat",
     "load_model",
     "load_model_and_preprocess",
     "load_preprocess",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from pathlib import Path
+from typing import Any
 
 from minigpt4o.cli.habits import habit_options
 from minigpt4o.cli.listing import print_config, print_kind, say
@@ -15,6 +17,8 @@ from minigpt4o.common.registry import registry
 
 log = logging.getLogger(__name__)
 
+USES = ("demo", "chat", "serve", "predict")  # commands that answer with a model that was trained
+
 
 def train(args: argparse.Namespace) -> int:
     """Train, or dry-run."""
@@ -22,13 +26,48 @@ def train(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Evaluate, or dry-run."""
-    return _run(args)
+    """Evaluate, dry-run, score predictions that are there (`--from`), or compare two evaluations."""
+    for flag, given, needed in (("--partial", args.partial, "--from"), ("--metric", args.metric, "--compare")):
+        if given and not (args.source if needed == "--from" else args.compare):
+            raise ConfigError(f"eval: {flag} belongs to {needed}")
+    if args.compare:
+        if args.source:
+            raise ConfigError("eval: --from and --compare are two commands; score again first, then compare")
+        from minigpt4o.runners.evaluate_compare import compare
+
+        first, second = args.compare
+        compare(first, second, args.metric or "", args.out or "")
+        return 0
+    return _rescore(args) if args.source else _run(args)
+
+
+def _rescore(args: argparse.Namespace) -> int:
+    """The configuration is the one given, else the one that lies beside the predictions."""
+    from minigpt4o.runners.evaluate_source import config_beside
+
+    source, beside = Path(args.source), None
+    if args.cfg_path is None:
+        beside = args.cfg_path = config_beside(source)
+        if beside is None:
+            raise ConfigError(
+                f"eval: --from {source} says what was answered, not to what: name the YAML with --cfg-path"
+            )
+    dialect = logging.getLogger("minigpt4o.common.dialect")
+    dialect.disabled = beside is not None  # all its defaults are written out: no need to tell which have no effect
+    try:
+        settings = load(args)
+    finally:
+        dialect.disabled = False
+    if settings is not None:
+        from minigpt4o.runners.evaluate_from import rescore
+
+        rescore(settings, source, args.partial)
+    return 0
 
 
 def demo(args: argparse.Namespace) -> int:
     """The chat page."""
-    settings = _load(args)
+    settings = load(args)
     if settings is None:
         return 0
     from minigpt4o.serve import web
@@ -38,7 +77,7 @@ def demo(args: argparse.Namespace) -> int:
 
 def chat(args: argparse.Namespace) -> int:
     """The chat in the terminal."""
-    settings = _load(args)
+    settings = load(args)
     if settings is None:
         return 0
     from minigpt4o.serve import terminal
@@ -47,7 +86,7 @@ def chat(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    settings = _load(args)
+    settings = load(args)
     if settings is None:
         return 0
     runner = registry.build(settings.run, settings=settings)
@@ -58,7 +97,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load(args: argparse.Namespace) -> Settings | None:
+def load(args: argparse.Namespace) -> Settings | None:
     """The settings, or None if the command was only to tell something."""
     if args.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
@@ -67,7 +106,7 @@ def _load(args: argparse.Namespace) -> Settings | None:
             print_kind(args.list)
             return None
         raise ConfigError(f"{args.command}: --cfg-path FILE is missing; shipped ones stand in {_shipped(args.command)}")
-    settings = load_settings(args.cfg_path, [*args.options, *habit_options(args)])
+    settings = _settings(args)
     if getattr(args, "dataset", None):
         settings = settings.keep([name for name in args.dataset.split(",") if name])
     if args.list:
@@ -81,6 +120,16 @@ def _load(args: argparse.Namespace) -> Settings | None:
             f" {len(settings.datasets)} data set(s): {names}"
         )
     return None if args.list or args.check or args.print_config else settings
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """Of a YAML; commands that use a model that is there also take the folder of a checkpoint, run or job."""
+    options: list[Any] = [*args.options, *habit_options(args)]
+    if args.command in USES and Path(args.cfg_path).is_dir():
+        from minigpt4o.serve.opening import source_of_path
+
+        return source_of_path(args.cfg_path, None, options, "").settings
+    return load_settings(args.cfg_path, options)
 
 
 def _shipped(command: str) -> str:

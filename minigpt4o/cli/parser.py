@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from minigpt4o import __version__
-from minigpt4o.cli import quickstart
+from minigpt4o.cli import quickstart, using
+from minigpt4o.cli.data import arguments as data
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.source import nearest
 
@@ -16,6 +17,7 @@ CONFIGURED = {
     "eval": "measure what a YAML describes",
     "demo": "chat in the browser (on this machine only, unless told otherwise)",
     "chat": "chat in the terminal",
+    **using.CONFIGURED,
 }
 
 
@@ -37,7 +39,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; bare `key=value` words end up in `options`."""
     parser, commands = build_parser()
     args, rest = parser.parse_known_args(list(argv))
-    command = commands[args.command]
+    command = getattr(args, "said_by", commands[args.command])  # an action of a command knows its own flags
     takes_options = args.command in CONFIGURED
     for word in rest:
         if word.startswith("-") or not takes_options:
@@ -64,6 +66,8 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     )
     _add_list(commands.add_parser("list", help="list what a YAML can name"))
     _add_docs_config(commands.add_parser("docs-config", help="write docs/config-reference.md from the classes"))
+    data.add_parser(commands)
+    using.add_parsers(commands)
     quickstart.add_parser(commands)
     return parser, dict(commands.choices)
 
@@ -91,6 +95,8 @@ def _add_configured(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument("--dry-run", action="store_true", help="build everything, one step, write nothing")
     _add_habits(parser, name)
     parser.set_defaults(run=_later("configured", "evaluate" if name == "eval" else name))
+    if name in using.CONFIGURED:
+        using.add_configured(parser, name)
 
 
 def _add_habits(parser: argparse.ArgumentParser, name: str) -> None:
@@ -109,14 +115,31 @@ def _add_habits(parser: argparse.ArgumentParser, name: str) -> None:
         habits.add_argument("--deepspeed", metavar="FILE", help="run.engine=deepspeed, ZeRO stage from a JSON file")
     if name == "eval":
         parser.add_argument("--dataset", metavar="A,B", help="only these data sets")
+        _add_without_model(parser.add_argument_group("without a model"))
     if name == "demo":
         habits.add_argument("--share", action="store_true", default=None, help="run.share: a public tunnel")
+        habits.add_argument("--auth", action="append", metavar="NAME:PASSWORD", help="run.auth: who may come in")
         habits.add_argument("--server-name", metavar="ADDRESS", help="run.server_name")
         habits.add_argument("--server-port", type=int, metavar="PORT", help="run.server_port")
     if name == "chat":
         parser.add_argument("--image", action="append", metavar="FILE", help="ask one question about this picture")
         parser.add_argument("--audio", action="append", metavar="FILE", help="ask one question about this sound")
         parser.add_argument("--text", metavar="WORDS", help="the one question; then end")
+
+
+def _add_without_model(parser: argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="PATH",
+        help="score predictions again: a run folder, a file of ours or of a server",
+    )
+    parser.add_argument("--partial", action="store_true", help="--from: score what is there, and say n of N")
+    parser.add_argument(
+        "--compare", nargs=2, metavar="RUN", help="paired differences of two evaluations (RUN or RUN:MODEL)"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="--compare: only this metric")
+    parser.add_argument("--out", metavar="FILE", help="--compare: where to write (default: compare.json in the second)")
 
 
 def _add_toy_world(parser: argparse.ArgumentParser) -> None:

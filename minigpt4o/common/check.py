@@ -108,7 +108,7 @@ class Checker:
             return BAD
         values = self.fields(node, entry.fields, path, also=["name"])
         if raw is not node and raw.interpolated and self.resolver.secret(raw):
-            self._forget(path)
+            self.forget(path)
             self.write(path, raw.value, raw.place)
         return Part(kind, str(self._resolved(name, (*path, "name")).value), values, str(node.place))
 
@@ -151,7 +151,7 @@ class Checker:
         parts = {key: self.part(child, spec.part_kind, (*path, key)) for key, child in items.items()}
         self._free_names(items, spec, path)
         if raw.interpolated and self.resolver.secret(raw):
-            self._forget(path)
+            self.forget(path)
             self.write(path, raw.value, raw.place)
         if BAD in parts.values():
             return BAD
@@ -217,7 +217,8 @@ class Checker:
         else:
             self.write(path, list(value) if isinstance(value, tuple) else value, node.place)
 
-    def _forget(self, path: tuple[str, ...]) -> None:
+    def forget(self, path: tuple[str, ...]) -> None:
+        """Take a node out of the dump and out of the origins of values."""
         for known in [k for k in self.dump if k[: len(path)] == path]:
             del self.dump[known]
             self.sources.pop(".".join(known), None)

@@ -11,6 +11,7 @@ from minigpt4o.common.yaml_places import Node
 
 EVALUATE = "evaluate"
 _PRETRAIN = "image_text_pretrain"  # the only task of MiniGPT-4; its evaluations name it too
+_RANKED = "answers are ranked where a data set's task has choices and `by: likelihood`; all of them are"
 _TORCHRUN = "torchrun says how many processes there are and where they meet"
 
 
@@ -72,21 +73,38 @@ def ratios(rw: Rewrite, key: str, value: dict[str, float]) -> None:
 def of_generation(rw: Rewrite, key: str, value: Any) -> None:
     """the task's: max_new_tokens, min_new_tokens, num_beams, length_penalty, repetition_penalty"""
     ours = {"max_len": "max_new_tokens", "min_len": "min_new_tokens"}.get(key, key)
-    if ours not in _task_fields(_task_name(rw)):
+    named = _task_name(rw)
+    if named and ours not in _task_fields(named):
         rw.note(key, "the task generates nothing")
     elif evaluates(rw):
-        for node in _sets(rw):
-            task = node.value.setdefault("task", Node({}, rw.taken[key].place))
-            if task.is_map and ours not in task.value:
-                task.value[ours] = Node(value, rw.taken[key].place, str(value))
-    else:
+        _for_every_set(rw, ours, Node(value, rw.taken[key].place, str(value)))
+    elif named:
         rw.put(f"task.{ours}", value, key)
+    else:
+        rw.note(key, "the task generates nothing")
+
+
+def _for_every_set(rw: Rewrite, ours: str, value: Node) -> None:
+    """A key of every data set's task; what a data set says itself stays, unless this was said on the command line."""
+    sets = rw.root.value["datasets"].value
+    for name, node in sets.items():
+        if node.value is None:
+            node = sets[name] = Node({}, node.place)
+        if not node.is_map:
+            continue
+        task = node.value.get("task")
+        if task is None or not task.is_map:
+            task = Node({} if task is None or task.value is None else {"name": task}, value.place)
+            node.value["task"] = task
+        there = task.value.get(ours)
+        if there is None or (value.place.source == "option") > (there.place.source == "option"):
+            task.value[ours] = value
 
 
 def inference_method(rw: Rewrite, key: str, value: str) -> None:
-    """answers are generated; `rank` has no effect"""
+    """no effect: what is ranked is said by a data set's task (`by: likelihood`), which needs given choices"""
     if value != "generate":
-        rw.note(key, "answers are generated here, not ranked")
+        rw.note(key, _RANKED)
 
 
 def evaluates(rw: Rewrite) -> bool:
@@ -169,12 +187,13 @@ WORDS = {
     "save_path": Word("str", act=save_path),
     "train_dataset_ratios": Word("dict[str, float]", act=ratios),
     "max_len": Word("int", act=of_generation),
+    "max_new_tokens": Word("int", act=of_generation),
     "min_len": Word("int", act=of_generation),
     "num_beams": Word("int", act=of_generation),
     "length_penalty": Word("float", act=of_generation),
     "repetition_penalty": Word("float", act=of_generation),
     "inference_method": Word("str", act=inference_method),
-    "num_ans_candidates": Word("int", why="answers are generated here, not ranked"),
+    "num_ans_candidates": Word("int", why=_RANKED),
     "prompt": Word("str", why="prompts belong to data sets (datasets.*.prompts)"),
     "grad_norm_clip": Word("float", to="grad_clip"),
     "world_size": Word("int", why=_TORCHRUN),

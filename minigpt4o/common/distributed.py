@@ -133,6 +133,15 @@ def main_decides(decide: Callable[[], T]) -> T:
     return box[0]
 
 
+def gather_objects(value: T) -> list[T]:
+    """Every rank's plain value, by rank."""
+    if not is_distributed():
+        return [value]
+    found: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 def finish(world: World) -> None:
     """Leave the job in good order, if this `start` joined it."""
     if world.owner and dist.is_initialized():

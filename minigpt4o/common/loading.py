@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minigpt4o.common import nodes, presets
+from minigpt4o.common import like, nodes, presets
 from minigpt4o.common.check import BAD, Checker
 from minigpt4o.common.dialect_tree import Translation
 from minigpt4o.common.errors import ConfigError
@@ -106,11 +106,18 @@ class Loading:
             if f"datasets.{name}" in self.lost:
                 continue
             file = presets.find("datasets", name, registry.plugins)
-            if file is not None:
-                preset = self._preset(file, ("datasets", name))
-                sets.value[name] = lay(preset, node) if preset is not None else node
+            if like.LIKE in node.value:
+                sets.value[name] = like.resolved(node, self._set_preset, self.problems, registry.plugins)
+            elif file is not None:
+                preset = self._set_preset(file, name)
+                if preset is not None:
+                    preset = like.resolved(preset, self._set_preset, self.problems, registry.plugins, (name,))
+                sets.value[name] = lay(preset, node)
             elif "builder" not in node.value:
                 self._unknown_dataset(name, node)
+
+    def _set_preset(self, file: Path, name: str) -> Node | None:
+        return self._preset(file, ("datasets", name))
 
     def _model_preset(self, model: Node, arch: str, model_type: str) -> Node | None:
         aliases = [arch, *(n for n in registry.entry("model", arch).names if n != arch)]
@@ -169,7 +176,7 @@ class Loading:
             fields = self._fields("builder", self._word(node, "builder", path))
             specs = _joined(common, fields[0] if fields else ())
             filler.fill(node, specs, ("datasets", name), fields[1] if fields else "")
-            filler.keys[path] += ["builder", *self.translation.words(path)]
+            filler.keys[path] += ["builder", like.LIKE, *self.translation.words(path)]
 
     def _profile(self) -> Node | None:
         """`profile: compat` at the top is the default wherever a class has a profile."""
@@ -246,6 +253,7 @@ class Loading:
         if entry is None:
             return DatasetSpec(name=name)
         values = self.checker.fields(node, _joined(common, entry.fields), path, ["builder"])
+        self.checker.forget((*path, like.JOINED))  # for people: a word changed there changes no run
         own = {f.name for f in entry.fields}
         shared = {f.name for f in common}
         builder = Part(

@@ -23,8 +23,12 @@ class DatasetCommon:
     clean_compat: list[Literal["question", "answer"]] | None = (
         None  # the same in profile compat, where blip_caption does it if no text_processor is named; null: as `clean`
     )
+    replacement: bool = False  # draw each sample independently, so that an epoch misses some and repeats others
     task: Part | None = part("task", default=None)  # what this set is scored as in an evaluation
     max_samples: int | None = None  # use only so many samples; null: all
+    about: dict[Literal["licence", "source", "layout", "download", "count", "notes"], str] = field(
+        default_factory=dict
+    )  # for people: licence, where it is from, the files expected, how to get them, how many; no run reads it
     language: str = ""  # en, ja, ...: scores are also told per language
 
 

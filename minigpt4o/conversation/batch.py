@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from minigpt4o.conversation.sample import Sample
 
 if TYPE_CHECKING:
     import torch
+
+    from minigpt4o.conversation.objects import Geometry
 
 IGNORE = -100  # label of a position that is not learned
 IMAGE_SLOT = -1  # input id of a place that one picture feature fills
@@ -27,10 +30,12 @@ class Example:
     labels: torch.Tensor  # (T,) int64; the input id where it is learned, IGNORE elsewhere (not shifted)
     images: list[torch.Tensor]  # each (3, S, S) float32, normalised
     audios: list[torch.Tensor]  # each (F, K) float32 log-mel
-    sample: Sample
+    sample: Sample  # its boxes, and its texts with boxes written out, are those of the original pictures
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (reason, detail) of samples this one stands in for
     truncated: int = 0  # learned tokens that were cut off; of a prompt: tokens of old turns left out
     context: int = 0  # compat: places before the first answer; contexts and answers are then padded apart
+    geometries: list[Geometry] = field(default_factory=list)  # of each picture; empty if all are shown whole
+    facts: dict[str, float] = field(default_factory=dict)  # noted when opening the media: audio_cut_seconds, ...
 
 
 @dataclass
@@ -45,17 +50,23 @@ class Batch:
     samples: list[Sample] = field(default_factory=list)  # B of them
     skipped: list[tuple[str, str]] = field(default_factory=list)
     truncated: int = 0
+    facts: dict[str, dict[str, float]] = field(default_factory=dict)  # the examples' facts summed by data set
+    fillers: int = 0  # rows at the end that stand for no sample: nothing is learned from them
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch with every tensor on `device`."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from which a GPU copies while it computes. The loader calls it."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         import torch
 
-        moved: dict[str, Any] = {
-            f.name: getattr(self, f.name).to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(getattr(self, f.name), torch.Tensor)
-        }
-        return replace(self, **moved)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: dict[str, Any] = {name: change(v) for name, v in values.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **changed)
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal
 
 from minigpt4o.common.errors import DataError
-from minigpt4o.conversation.sample import Box
+from minigpt4o.conversation.sample import Box, Rounding
 
 GRID = 100  # a coordinate is a number from 0 to GRID
-Rounding = Literal["round", "truncate"]
 GridBox = tuple[int, int, int, int]
 
 _GROUP = re.compile(r"\{([^{}]*)\}")
@@ -32,7 +30,8 @@ class BoxError(DataError):
 def box_text(box: Box, rounding: Rounding = "round") -> str:
     """The box on the grid. "round" is to the nearest line; "truncate" is int(100 * x / W), as MiniGPT-v2 writes it.
 
-    What lies outside the picture is cut off ("round") or, as in the reference, cut to 0..100 after truncation.
+    What lies outside the picture is cut off. Raises BoxError: range if the picture has no size, a number is not finite
+    or nothing of the box is inside; inverted.
     """
     width, height = box.image_size
     if width <= 0 or height <= 0 or not all(math.isfinite(v) for v in box.xyxy):
@@ -40,6 +39,8 @@ def box_text(box: Box, rounding: Rounding = "round") -> str:
     x1, y1, x2, y2 = box.xyxy
     if x2 < x1 or y2 < y1:
         raise BoxError("inverted", f"box {box.xyxy}: left must not exceed right, nor top bottom (x1, y1, x2, y2)")
+    if x1 > width or x2 < 0 or y1 > height or y2 < 0:
+        raise BoxError("range", f"box {box.xyxy} lies outside of its picture of {width}x{height}")
     numbers = [_on_grid(v, of, rounding) for v, of in ((x1, width), (y1, height), (x2, width), (y2, height))]
     return "{" + "".join(f"<{n}>" for n in numbers) + "}"
 

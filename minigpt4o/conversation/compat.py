@@ -29,14 +29,15 @@ class CompatEncoder(SampleEncoder):
 
     def example(self, sample: Sample, rng: random.Random) -> Example:
         """The whole conversation. Raises SkipSample if it cannot be learned from or its media do not fit."""
-        segments = self.template.render(sample.turns)
+        view = self._view(sample, rng, learned=True)
+        segments = self.template.render(view.turns)
         first = next((i for i, segment in enumerate(segments) if segment.kind == "learned"), len(segments))
         context = self._context(sample, self._spans(segments[:first], bos=False))
         answers = self._spans(segments[first:], bos=False)
         kept = _first(answers, self.max_txt_len)
         before = [*self._spans([], self.template.bos), *context]
         row = [*before, *kept]
-        example = self._open(sample, row, rng, _learned(answers) - _learned(kept))
+        example = self._open(view, row, rng, _learned(answers) - _learned(kept))
         example.labels[example.labels == self.tokenizer.pad_token_id] = IGNORE
         example.context = sum(len(ids) for ids, _ in before)
         return example

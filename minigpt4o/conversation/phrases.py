@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minigpt4o.conversation.boxes import GRID, GridBox
+from minigpt4o.conversation.boxes import GRID, BoxError, GridBox, parse_boxes
 
 if TYPE_CHECKING:
     from PIL import Image
 
 DELIMITER = "<delim>"
 _PHRASE = re.compile(r"<p>(.*?)\}(?!<)")  # a group ends at the first brace that no further box follows
+_SAID = re.compile(r"<p>((?:(?!<p>).)*?)</p>(?:\s*(\{[^{}]*\}(?:\s*<delim>\s*\{[^{}]*\})*))?", re.DOTALL)
 _INTEGER = re.compile(r"-?\d+")
 
 
@@ -29,8 +30,8 @@ class Phrase:
 def parse_phrases(text: str) -> list[Phrase]:
     """What MiniGPT-v2's demo draws: its phrases with their boxes, else the one box if exactly four numbers are said.
 
-    A piece between delimiters that is not four numbers is left out, and so is a phrase without any box; what stands
-    after the last brace is not looked at. A phrase said twice collects the boxes of both.
+    As lenient as the demo: a piece between delimiters that is not four numbers is left out, and so is a phrase without
+    any box; what stands after the last brace is not looked at. A phrase said twice collects the boxes of both.
     """
     whole = text[: text.rfind("}") + 1] or text
     groups = _PHRASE.findall(whole)
@@ -46,6 +47,21 @@ def parse_phrases(text: str) -> list[Phrase]:
         if boxes:
             found.setdefault(words, Phrase(words)).boxes.extend(boxes)
     return list(found.values())
+
+
+def read_phrases(text: str) -> list[Phrase]:
+    """Every `<p>phrase</p> {box}<delim>{box}` of a text in order, read strictly: the inverse of `phrase_text`.
+
+    Raises BoxError: none if there is no phrase or a phrase has no box behind it; what `parse_boxes` raises of a box.
+    """
+    found = []
+    for said in _SAID.finditer(text):
+        if said.group(2) is None:
+            raise BoxError("none", f"the phrase {said.group(1)!r} has no box behind it: {text!r}")
+        found.append(Phrase(said.group(1), parse_boxes(said.group(2))))
+    if not found:
+        raise BoxError("none", f"no phrase in {text!r}; a phrase is written <p>words</p> {{<x1><y1><x2><y2>}}")
+    return found
 
 
 def phrase_text(phrase: str, boxes: list[str]) -> str:

@@ -8,10 +8,15 @@ from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
 MediaKind = Literal["image", "audio"]
+Rounding = Literal["round", "truncate"]
 
 IMAGE_MARK = "<image>"
 AUDIO_MARK = "<audio>"
 MARKS: dict[MediaKind, str] = {"image": IMAGE_MARK, "audio": AUDIO_MARK}
+BOX_MARK = "<bbox>"  # stands for the next of a sample's boxes, in a turn of any role
+
+
+UNNAMED = "bytes in memory"  # name of media that have none
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Media:
             return file.read(self.size if self.size >= 0 else -1)
 
     def __str__(self) -> str:
-        return self.name or self.path or "bytes in memory"
+        return self.name or self.path or UNNAMED
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Turn:
-    """One speaker's words. A mark stands where a picture or a sound belongs; marks are used up in order."""
+    """One speaker's words. A mark stands where a picture, a sound or a box belongs; marks are used up in order."""
 
     role: Role
     text: str
@@ -63,7 +68,8 @@ class Sample:
     images: list[Media] = field(default_factory=list)
     audios: list[Media] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)  # accepted answers, for scoring; turns hold the one to learn
-    boxes: list[Box] = field(default_factory=list)  # the true boxes, for scoring and drawing
+    boxes: list[Box] = field(default_factory=list)  # the true boxes, in the order of their marks if the turns have any
+    rounding: Rounding = "round"  # how a box is put on the grid where its mark stands
     language: str = ""  # "en", "ja", ... ; "" = unknown
     dataset: str = ""  # name of the data set in the configuration
     where: str = ""  # file and row, for errors

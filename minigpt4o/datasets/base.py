@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.common.source import nearest
-from minigpt4o.conversation.marks import escape_marks
+from minigpt4o.conversation.marks import escape_boxes, escape_marks
 from minigpt4o.conversation.sample import AUDIO_MARK, IMAGE_MARK, Media, Turn
 
 PLACE = re.compile(r"\{([\w.]+\??)\}")  # {column}, {a.b.0} or {column?}, which may be absent
+_HALF = re.compile("[\ud800-\udfff]")
 TEXT_LIMIT = 100_000  # characters of one text; more is cut before any tokenizer sees it (2 M take seconds)
 
 
@@ -71,7 +72,7 @@ def clean_text(value: Any, where: str, what: str, strip: bool = True) -> str:
     text = (text.strip() if strip else text)[:TEXT_LIMIT]
     if not text.strip():
         raise SkipSample("bad_text", f"{where}: {what} is empty")
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if _HALF.search(text):
         raise SkipSample("bad_text", f"{where}: {what} holds half of a surrogate pair, which is no character")
     return text
 
@@ -90,8 +91,14 @@ def user_text(prompt: str, images: int, audios: int, where: str) -> str:
     return prompt
 
 
-def one_round(prompt: str, answer: str, images: Sequence[Media], audios: Sequence[Media], where: str) -> list[Turn]:
-    """User says the prompt with the media, the assistant answers. With nothing to say, the assistant speaks alone."""
+def one_round(
+    prompt: str, answer: str, images: Sequence[Media], audios: Sequence[Media], where: str, boxed: bool = False
+) -> list[Turn]:
+    """User says the prompt with the media, the assistant answers. With nothing to say, the assistant speaks alone.
+
+    Marks of boxes in the answer are only words unless it is `boxed`.
+    """
+    answer = answer if boxed else escape_boxes(answer)
     asked = user_text(prompt, len(images), len(audios), where)
     return ([Turn("user", asked)] if asked else []) + [Turn("assistant", answer)]
 

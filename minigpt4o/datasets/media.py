@@ -9,8 +9,8 @@ from typing import Any
 
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.conversation.sample import Media, MediaKind
-from minigpt4o.datasets.rows import Row
 from minigpt4o.datasets.splits import REMOTE
+from minigpt4o.datasets.tables.rows import Row
 
 EXTENSIONS: dict[MediaKind, frozenset[str]] = {
     "image": frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"}),
@@ -59,6 +59,8 @@ class MediaFinder:
         """One medium from a path, a `data:` URL, or a mapping with `path`, `url`, `bytes` or base64 `data`."""
         if isinstance(value, dict):
             return self._of_mapping(value, where)
+        if isinstance(value, bytes) and value:
+            return Media(data=value, name=f"{where} bytes")
         if isinstance(value, int):
             value = str(value)
         if not isinstance(value, str) or not value.strip():
@@ -78,6 +80,8 @@ class MediaFinder:
 
     def _of_mapping(self, value: dict[str, Any], where: str) -> Media:
         data = value.get("data") or value.get("bytes")
+        if isinstance(data, bytes) and data:  # a picture or sound column of Parquet and Arrow
+            return Media(data=data, name=str(value.get("path") or f"{where} bytes"))
         if isinstance(data, str) and data:
             return Media(data=_from_base64(data, where), name=f"{where} base64")
         for key in ("path", "url", "file", "filename", "file_name"):
@@ -95,16 +99,6 @@ def _from_base64(text: str, where: str) -> bytes:
 
 def image_size(media: Media) -> tuple[int, int]:
     """(width, height) of a picture as it is seen upright, from its header alone. Raises SkipSample."""
-    import io
+    from minigpt4o.processors.image import upright_size
 
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(media.read())) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientations that lie on their side
-            width, height = image.size
-    except FileNotFoundError as error:
-        raise SkipSample("missing_file", f"{media}: does not exist") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SkipSample("unreadable_image", f"{media}: {error}") from error
-    return (height, width) if turned else (width, height)
+    return upright_size(media)

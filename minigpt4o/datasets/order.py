@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+
+Order = Callable[[object, int], Callable[[int], int]]  # (seed, epoch) -> turn -> index
 
 _MASK = (1 << 64) - 1
 _ROUNDS = 4  # of the permutation; four make a Feistel network look random
@@ -38,13 +41,14 @@ def permute(seed: object, epoch: int, n: int) -> Callable[[int], int]:
         return lambda i: 0
     columns = math.isqrt(n - 1) + 1
     lines = -(-n // columns)
-    keys = [derive("permute", seed, epoch, n, r) for r in range(2 * _ROUNDS)]
+    words = [derive("permute", seed, epoch, n, r) for r in range(2 * _ROUNDS)]
+    keys = list(zip(words[::2], words[1::2], strict=True))
 
     def once(i: int) -> int:
         line, column = divmod(i, columns)
-        for r in range(0, 2 * _ROUNDS, 2):
-            line = (line + _mix(keys[r] ^ column)) % lines
-            column = (column + _mix(keys[r + 1] ^ line)) % columns
+        for first, second in keys:
+            line = (line + _mix(first ^ column)) % lines
+            column = (column + _mix(second ^ line)) % columns
         return line * columns + column
 
     def at(i: int) -> int:
@@ -56,6 +60,12 @@ def permute(seed: object, epoch: int, n: int) -> Callable[[int], int]:
         return i
 
     return at
+
+
+def draw(seed: object, epoch: int, n: int) -> Callable[[int], int]:
+    """An independent draw from range(n) for every turn: with replacement."""
+    key = derive("draw", seed, epoch, n)
+    return lambda turn: _mix(_mix(turn) ^ key) % n
 
 
 @dataclass(frozen=True)
@@ -72,14 +82,29 @@ class MixtureSchedule:
     """Position -> sample, for several data sets in fixed proportions.
 
     Positions come in blocks that hold every data set in exact proportion, shuffled inside; so the count of any data set
-    before any position is known without counting, and each goes through all its samples before it repeats one.
+    before any block is known without counting, and each goes through all its samples before it repeats one. Only in the
+    block in which a pass ends may samples of the next pass come before the last of this one.
     """
 
-    def __init__(self, sizes: Mapping[str, int], ratios: Mapping[str, float], seed: int) -> None:
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        ratios: Mapping[str, float],
+        seed: int,
+        *,
+        orders: Mapping[str, Order | None] | None = None,
+        replacement: Collection[str] = (),
+    ) -> None:
+        """`orders`: a data set's own order, if it has one; `replacement`: the sets that draw with replacement."""
         empty = [name for name, size in sizes.items() if size < 1]
         assert not empty, f"empty data sets cannot be mixed: {empty}"
         self.sizes = dict(sizes)
         self.seed = seed
+        own = {name: order for name, order in (orders or {}).items() if order is not None}
+        self._makers: dict[str, Order] = {
+            name: partial(draw, n=size) if name in replacement else own.get(name) or partial(permute, n=size)
+            for name, size in self.sizes.items()
+        }
         self.shares = block_shares({name: ratios[name] for name in sizes})
         self.block = sum(self.shares.values())
         self._orders: dict[tuple[str, int], Callable[[int], int]] = {}
@@ -104,7 +129,7 @@ class MixtureSchedule:
         if key not in self._orders:
             if len(self._orders) > 4 * len(self.sizes):  # only the passes in use are kept
                 self._orders.clear()
-            self._orders[key] = permute(f"{self.seed}/{name}", epoch, self.sizes[name])
+            self._orders[key] = self._makers[name](f"{self.seed}/{name}", epoch)
         return self._orders[key](turn)
 
 

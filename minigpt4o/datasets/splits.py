@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import numpy as np
+
 from minigpt4o.common.errors import DataError
 from minigpt4o.common.source import nearest
 
@@ -90,16 +92,36 @@ def fold_of(group: object, folds: int) -> int:
 
 def carve(items: Sequence[T], group: Callable[[T], object], config: SplitConfig, split: str, name: str) -> list[T]:
     """The items of a split: by folds if there are any, then thinned evenly to `max_samples`."""
-    kept = list(items)
+
+    def folds() -> np.ndarray:
+        return np.fromiter((fold_of(group(item), config.folds) for item in items), np.int64, len(items))
+
+    kept = chosen(len(items), folds, lambda: {str(group(item)) for item in items}, config, split, name)
+    return [items[place] for place in kept.tolist()]
+
+
+def chosen(
+    count: int,
+    folds: Callable[[], np.ndarray],
+    keys: Callable[[], set[str]],
+    config: SplitConfig,
+    split: str,
+    name: str,
+) -> np.ndarray:
+    """Numbers of those of `count` items that belong to a split, thinned evenly to `max_samples`.
+
+    `folds` gives the fold of each, `keys` what the folds were made of, for the error if none is left.
+    """
+    kept = np.arange(count)
     if config.folds >= 2:
-        wanted = _wanted_folds(config, split, name)
-        kept = [item for item in kept if fold_of(group(item), config.folds) in wanted]
+        wanted = wanted_folds(config, split, name)
+        kept = kept[np.isin(folds(), sorted(wanted))]
     if 0 < config.max_samples < len(kept):
-        kept = [kept[i * len(kept) // config.max_samples] for i in range(config.max_samples)]
-    if not kept:
+        kept = kept[np.arange(config.max_samples) * len(kept) // config.max_samples]
+    if not len(kept):
         raise DataError(
-            f"datasets.{name}: split {split!r} holds no sample; the files hold {len(items)}"
-            + (_few_groups({str(group(item)) for item in items}, config.folds) if config.folds >= 2 else "")
+            f"datasets.{name}: split {split!r} holds no sample; the files hold {count}"
+            + (_few_groups(keys(), config.folds) if config.folds >= 2 else "")
         )
     return kept
 
@@ -110,7 +132,8 @@ def _few_groups(groups: set[str], folds: int) -> str:
     return f" in {len(groups)} group(s), of which none fell into its folds ({where}); choose other folds or fewer"
 
 
-def _wanted_folds(config: SplitConfig, split: str, name: str) -> set[int]:
+def wanted_folds(config: SplitConfig, split: str, name: str) -> set[int]:
+    """The folds that make a split. Raises DataError if they cannot be told."""
     held = {"val": set(config.val_folds), "test": set(config.test_folds)}
     outside = sorted(f for f in held["val"] | held["test"] if not 0 <= f < config.folds)
     if outside:

@@ -65,10 +65,16 @@ class Wording:
         return fill(prompt, values)
 
     def turns(
-        self, asked: str, answer: str, images: Sequence[Media], audios: Sequence[Media], where: str
+        self,
+        asked: str,
+        answer: str,
+        images: Sequence[Media],
+        audios: Sequence[Media],
+        where: str,
+        boxed: bool = False,
     ) -> list[Turn]:
-        """User asks with the media, the assistant answers."""
-        return one_round(self.instruction(asked, bool(images or audios)), answer, images, audios, where)
+        """User asks with the media, the assistant answers; `boxed` if marks of boxes in the answer are meant so."""
+        return one_round(self.instruction(asked, bool(images or audios)), answer, images, audios, where, boxed)
 
     def instruction(self, asked: str, media: bool) -> str:
         """The user's words: trimmed; in compat as they are, with a space behind them where training has one."""

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -15,12 +16,21 @@ from minigpt4o.common.errors import DataError
 from minigpt4o.conversation.batch import Batch
 from minigpt4o.datasets.bad import BadSample
 
-# What a worker hands over: the batch, and the samples that were bad; or the error that ends the run, as a value,
-# so that it arrives with its own words and not wrapped in a traceback.
-Made = tuple[Batch | None, list[BadSample]] | DataError
+# What a worker hands over: the batch, and the samples that were bad. In place of the batch the error that ends the
+# run, as a value, so that it arrives with its own words and not wrapped in a traceback.
+Made = tuple[Batch | DataError | None, list[BadSample]]
+
+DYING_S = 2.0  # seconds in which a killed process is gone
 
 
-def start_loader(dataset: Dataset, batches: Iterable[list[int]], num_workers: int, persistent: bool) -> DataLoader:
+def start_loader(
+    dataset: Dataset,
+    batches: Iterable[list[int]],
+    num_workers: int,
+    persistent: bool,
+    prefetch_factor: int = 2,
+    pin_memory: bool = False,
+) -> DataLoader:
     """A loader whose `dataset` turns each list of numbers into a whole batch (`__getitems__` gives a `Made`)."""
     if num_workers > 0:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a tokenizer's threads do not survive a fork
@@ -31,6 +41,8 @@ def start_loader(dataset: Dataset, batches: Iterable[list[int]], num_workers: in
         collate_fn=_as_it_is,
         worker_init_fn=_start_worker,
         persistent_workers=persistent and num_workers > 0,
+        prefetch_factor=prefetch_factor if num_workers > 0 else None,
+        pin_memory=pin_memory,
         generator=torch.Generator(),  # else every start of the loader would draw from the run's own generator
     )
 
@@ -46,26 +58,35 @@ def _start_worker(number: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def made_by(loader: DataLoader) -> Iterator[tuple[Batch | None, list[BadSample]]]:
-    """What the workers made; their errors raised here, a dead worker named."""
+def made_by(loader: DataLoader) -> Iterator[Made]:
+    """What the workers made. Raises DataError if one of them died, and names it."""
     batches = _started(loader)
     while True:
         try:
             made = next(batches)
         except StopIteration:
             return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:
+            dead = _dead(batches)
+            if not dead and "DataLoader worker" not in str(error):
                 raise
             end_workers(loader)
             raise DataError(
-                f"a loader's worker process died ({error}); mostly the machine ran out of memory: "
-                f"lower run.num_workers or the batch size"
+                f"a loader's worker process died ({error or type(error).__name__}{dead}); mostly the machine ran out "
+                f"of memory: lower run.num_workers or the batch size"
             ) from error
-        if isinstance(made, DataError):
-            end_workers(loader)
-            raise made
         yield made
+
+
+def _dead(batches: Any) -> str:
+    """The process ids of workers that have ended, in words; "" if all live.
+
+    Torch itself looks at the same moment at which a batch cannot be fetched from a worker. One that is just dying
+    seems alive to it then, and what it raises is whatever the broken connection said.
+    """
+    workers = {worker.sentinel: worker.pid for worker in getattr(batches, "_workers", ())}
+    ended = wait(list(workers), timeout=DYING_S) if workers else []
+    return "".join(f"; process {workers[one]} has ended" for one in ended if isinstance(one, int))
 
 
 def _started(loader: DataLoader) -> Iterator[Any]:

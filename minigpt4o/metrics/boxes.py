@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from minigpt4o.metrics.result import Measured, mean
+
+THRESHOLDS = (0.25, 0.5, 0.75)
 
 XYXY = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -54,3 +57,17 @@ def mean_iou(ious: Sequence[float], plus_one: bool = False) -> Measured:
     """Mean overlap; an unreadable answer counts 0."""
     pixel = "+1 pixel (MiniGPT-4)" if plus_one else "continuous"
     return Measured(mean(list(ious)), list(ious), f"mean IoU, {pixel}, unreadable = 0")
+
+
+def box_metrics(
+    found: Sequence[Sequence[float] | None],
+    true: Sequence[Sequence[Sequence[float]]],
+    plus_one: bool = False,
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> dict[str, Measured]:
+    """acc@ each threshold and mean_iou; a sentence whose answer held no box counts 0 and is named unread."""
+    ious = overlaps(found, true, plus_one)
+    unread = [box is None for box in found]
+    measured = {f"acc@{threshold:g}": accuracy_at(ious, threshold, plus_one) for threshold in thresholds}
+    measured["mean_iou"] = mean_iou(ious, plus_one)
+    return {name: replace(one, unread=unread) for name, one in measured.items()}

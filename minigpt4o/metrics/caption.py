@@ -1,7 +1,8 @@
-"""BLEU, ROUGE-L, CIDEr and CIDEr-D of captions, by the definitions of the COCO caption tools, in plain Python.
+"""BLEU, ROUGE-L, CIDEr, CIDEr-D and SPIDEr of captions, by the definitions of the COCO caption tools, in plain Python.
 
-Every function takes N token lists and N lists of reference token lists.
-Sources: Papineni 2002 (BLEU), Lin 2004 (ROUGE-L), Vedantam 2015 (CIDEr), each as the COCO caption evaluation reads it.
+Every function takes N token lists and N lists of reference token lists (`text.caption_words` makes them).
+Sources: Papineni 2002 (BLEU), Lin 2004 (ROUGE-L), Vedantam 2015 (CIDEr), Liu 2017 (SPIDEr), each as the COCO caption
+evaluation reads it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from minigpt4o.metrics.result import Measured, mean
@@ -20,6 +22,14 @@ MAX_ORDER = 4
 _TINY, _SMALL = 1e-15, 1e-9  # the COCO tools' guards against 0/0
 ROUGE_BETA = 1.2
 CIDER_SIGMA = 6.0
+SPICE_IS_ABSENT = (
+    "SPIDEr is the mean of CIDEr-D and SPICE; SPICE needs a Java program and its models, which are not here"
+)
+
+
+def _apart(tokens: Tokens) -> list[str]:
+    """Tokens with a hard space in them ("1 1/2", a phone number) are two for BLEU and CIDEr, one for ROUGE-L."""
+    return " ".join(tokens).split()
 
 
 def ngrams(tokens: Tokens, longest: int = MAX_ORDER) -> Ngrams:
@@ -34,6 +44,7 @@ def ngrams(tokens: Tokens, longest: int = MAX_ORDER) -> Ngrams:
 
 def bleu_statistics(candidate: Tokens, references: Sequence[Tokens]) -> list[float]:
     """What BLEU sums over a corpus: [length, closest reference length, matches of order 1..4, n-grams of 1..4]."""
+    candidate, references = _apart(candidate), [_apart(one) for one in references]
     best: Counter[tuple[str, ...]] = Counter()
     for reference in references:
         best |= ngrams(reference)
@@ -87,10 +98,11 @@ def common_subsequence(first: Tokens, second: Tokens) -> int:
 def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Measured:
     """ROUGE-L: F (beta 1.2) of the best precision and the best recall over the references, averaged over samples."""
     each = []
-    for candidate, refs in zip(candidates, references, strict=True):
+    for said, refs in zip(candidates, references, strict=True):
+        candidate, refs = said or [""], [one or [""] for one in refs]  # the tools read no words as one empty word
         common = [common_subsequence(candidate, r) for r in refs]
-        precision = max((c / len(candidate) for c in common), default=0.0) if candidate else 0.0
-        recall = max((c / len(r) for c, r in zip(common, refs, strict=True) if r), default=0.0)
+        precision = max((c / len(candidate) for c in common), default=0.0)
+        recall = max((c / len(r) for c, r in zip(common, refs, strict=True)), default=0.0)
         if precision and recall:
             each.append((1 + ROUGE_BETA**2) * precision * recall / (recall + ROUGE_BETA**2 * precision))
         else:
@@ -101,29 +113,65 @@ def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
 # --------------------------------------------------------------------------------------------------- CIDEr
 
 
-def cider_d(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Measured:
-    """CIDEr-D: clipped counts and a Gaussian length penalty (sigma 6). It is what the COCO tools call "CIDEr"."""
-    variant = "CIDEr-D, document frequencies from these references, sigma 6 (COCO caption tools' CIDEr)"
-    return _cider(candidates, references, True, variant)
+@dataclass(frozen=True)
+class Frequencies:
+    """In how many samples' references each n-gram occurs, and of how many samples."""
+
+    counts: Counter[tuple[str, ...]]
+    samples: int
 
 
-def cider(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Measured:
+def frequencies(references: Sequence[Sequence[Tokens]]) -> Frequencies:
+    """Document frequencies of a corpus of references, n-grams of 1 to 4."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for refs in references:
+        counts.update({gram for one in refs for gram in ngrams(_apart(one))})
+    return Frequencies(counts, len(references))
+
+
+def cider_d(
+    candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], known: Frequencies | None = None
+) -> Measured:
+    """CIDEr-D: clipped counts and a Gaussian length penalty (sigma 6). It is what the COCO tools call "CIDEr".
+
+    `known`: document frequencies of another corpus (such as the whole validation set); without, of these references.
+    """
+    return _cider(candidates, references, True, f"CIDEr-D, {_whose(known)}, sigma 6 (COCO caption tools' CIDEr)", known)
+
+
+def cider(
+    candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], known: Frequencies | None = None
+) -> Measured:
     """CIDEr without clipping and without length penalty."""
-    return _cider(candidates, references, False, "CIDEr, plain (no clipping, no length penalty, no stemming)")
+    variant = f"CIDEr, plain (no clipping, no length penalty, no stemming), {_whose(known)}"
+    return _cider(candidates, references, False, variant, known)
+
+
+def _whose(known: Frequencies | None) -> str:
+    return f"document frequencies {'from these references' if known is None else f'given, of {known.samples} samples'}"
+
+
+def spider(found: Measured, spice: Sequence[float] | None) -> Measured | None:
+    """SPIDEr of a CIDEr-D and somebody's SPICE per sample; None without (`SPICE_IS_ABSENT` says why)."""
+    if spice is None:
+        return None
+    each = [(one + other) / 2 for one, other in zip(found.each, spice, strict=True)]
+    return Measured(mean(each), each, f"SPIDEr: mean of {found.variant} and the SPICE that was given")
 
 
 def _cider(
-    candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], clipped: bool, variant: str
+    candidates: Sequence[Tokens],
+    references: Sequence[Sequence[Tokens]],
+    clipped: bool,
+    variant: str,
+    known: Frequencies | None,
 ) -> Measured:
-    counted = [[ngrams(r) for r in refs] for refs in references]
-    documents: Counter[tuple[str, ...]] = Counter()
-    for refs in counted:
-        documents.update({gram for ref in refs for gram in ref})
-    log_size = math.log(len(references)) if references else 0.0
+    known = known or frequencies(references)
+    log_size = math.log(known.samples) if known.samples else 0.0
     each = []
-    for candidate, refs in zip(candidates, counted, strict=True):
-        vector = _Vector(ngrams(candidate), documents, log_size)
-        scores = [_similarity(vector, _Vector(ref, documents, log_size), clipped) for ref in refs]
+    for candidate, refs in zip(candidates, references, strict=True):
+        vector = _Vector(ngrams(_apart(candidate)), known.counts, log_size)
+        scores = [_similarity(vector, _Vector(ngrams(_apart(ref)), known.counts, log_size), clipped) for ref in refs]
         each.append(10.0 * mean(scores))
     return Measured(mean(each), each, variant)
 

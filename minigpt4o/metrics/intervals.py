@@ -1,4 +1,4 @@
-"""How sure a score is: seeded bootstrap intervals, and the interval of a difference of two runs on the same samples."""
+"""How sure a score is: seeded bootstrap intervals, and how sure the difference of two runs on the same samples."""
 
 # N samples, R resamplings, K sums of a corpus metric
 
@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from minigpt4o.metrics.result import Measured
 
 _BLOCK = 4_000_000  # numbers drawn at a time; bounds the memory
 
@@ -24,8 +26,10 @@ class Interval:
     method: str
 
 
-def bootstrap(values: Sequence[float], rounds: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
-    """Percentile bootstrap of the mean of N values.
+def bootstrap(
+    values: Sequence[float], rounds: int = 1000, seed: int = 0, level: float = 0.95, groups: Sequence[str] = ()
+) -> Interval:
+    """Percentile bootstrap of the mean of N values; samples of one group (one picture's questions) are drawn together.
 
     Where all values are 0 or all are 1, resampling would claim certainty; Wilson's interval stands in.
     """
@@ -36,8 +40,9 @@ def bootstrap(values: Sequence[float], rounds: int = 1000, seed: int = 0, level:
     value = float(data.mean())
     if data.min() == data.max() and value in (0.0, 1.0):
         return _wilson(value, n, level)
-    means = _resampled_sums(data[:, None], rounds, seed)[:, 0] / n
-    return Interval(value, *_bounds(means, level), n, f"bootstrap, {rounds} rounds, seed {seed}")
+    drawn, how = _grouped(np.stack([data, np.ones(n)], axis=1), groups)
+    sums = _resampled_sums(drawn, rounds, seed)
+    return Interval(value, *_bounds(sums[:, 0] / sums[:, 1], level), n, f"bootstrap{how}, {rounds} rounds, seed {seed}")
 
 
 def bootstrap_corpus(
@@ -46,18 +51,25 @@ def bootstrap_corpus(
     rounds: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    groups: Sequence[str] = (),
 ) -> Interval:
     """Percentile bootstrap of a metric of sums: `score` maps K summed statistics to the value (BLEU)."""
     data = np.asarray(statistics, dtype=np.float64)
     if len(data) == 0:
         return Interval(0.0, 0.0, 1.0, 0, "no samples")
-    values = np.array([score(row) for row in _resampled_sums(data, rounds, seed)])
+    drawn, how = _grouped(data, groups)
+    values = np.array([score(row) for row in _resampled_sums(drawn, rounds, seed)])
     value = score(data.sum(axis=0))
-    return Interval(value, *_bounds(values, level), len(data), f"bootstrap, {rounds} rounds, seed {seed}")
+    return Interval(value, *_bounds(values, level), len(data), f"bootstrap{how}, {rounds} rounds, seed {seed}")
 
 
 def paired_difference(
-    first: Sequence[float], second: Sequence[float], rounds: int = 1000, seed: int = 0, level: float = 0.95
+    first: Sequence[float],
+    second: Sequence[float],
+    rounds: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    groups: Sequence[str] = (),
 ) -> Interval:
     """Bootstrap of mean(first) - mean(second) where both scored the same N samples in the same order."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
@@ -65,9 +77,74 @@ def paired_difference(
     if len(a) == 0:
         return Interval(0.0, -1.0, 1.0, 0, "no samples")
     difference = a - b
-    means = _resampled_sums(difference[:, None], rounds, seed)[:, 0] / len(a)
-    method = f"paired bootstrap, {rounds} rounds, seed {seed}"
-    return Interval(float(difference.mean()), *_bounds(means, level), len(a), method)
+    drawn, how = _grouped(np.stack([difference, np.ones(len(a))], axis=1), groups)
+    sums = _resampled_sums(drawn, rounds, seed)
+    method = f"paired bootstrap{how}, {rounds} rounds, seed {seed}"
+    return Interval(float(difference.mean()), *_bounds(sums[:, 0] / sums[:, 1], level), len(a), method)
+
+
+def paired(first: Measured, second: Measured, rounds: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Bootstrap of first - second where both measured the same N samples; corpus metrics are computed anew each round.
+
+    Both runs are resampled with the same draws, so what makes a sample hard for both cancels out.
+    """
+    groups = first.groups if len(set(first.groups)) < len(set(second.groups)) else second.groups  # blind: no picture
+    if first.corpus is None or second.corpus is None:
+        return paired_difference(first.each, second.each, rounds, seed, level, groups)
+    a, b = (np.asarray(one.statistics, dtype=np.float64) for one in (first, second))
+    assert len(a) == len(b), f"paired scores must match: {len(a)} and {len(b)} samples"
+    if len(a) == 0:
+        return Interval(0.0, -1.0, 1.0, 0, "no samples")
+    cut = a.shape[1]
+    both, how = _grouped(np.concatenate([a, b], axis=1), groups)
+    drawn = _resampled_sums(both, rounds, seed)
+    values = np.array([first.corpus(row[:cut]) - second.corpus(row[cut:]) for row in drawn])
+    value = first.corpus(a.sum(axis=0)) - second.corpus(b.sum(axis=0))
+    return Interval(
+        float(value), *_bounds(values, level), len(a), f"paired bootstrap{how}, {rounds} rounds, seed {seed}"
+    )
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Exact test of two runs' right and wrong answers on the same samples."""
+
+    only_first: int  # right in the first run alone
+    only_second: int
+    p: float  # chance of a difference at least this large, either way, if neither run were better
+    n: int
+    method: str = "McNemar, exact binomial, two-sided"
+
+
+def mcnemar(first: Sequence[float], second: Sequence[float], right: float = 0.5) -> McNemar:
+    """McNemar's exact test (1947); a sample is right where its score is above `right`.
+
+    Only the samples on which the runs disagree count: under no difference each is a coin's toss.
+    """
+    assert len(first) == len(second), f"paired scores must match: {len(first)} and {len(second)} samples"
+    pairs = [(a > right, b > right) for a, b in zip(first, second, strict=True)]
+    alone, other = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    return McNemar(alone, other, _two_sided(min(alone, other), alone + other), len(pairs))
+
+
+def _two_sided(fewer: int, tosses: int) -> float:
+    """Chance of at most `fewer` or at least tosses - fewer heads of a fair coin."""
+    if 2 * fewer >= tosses:
+        return 1.0
+    heads = np.arange(fewer + 1)
+    logs = np.array([math.lgamma(tosses + 1) - math.lgamma(k + 1) - math.lgamma(tosses - k + 1) for k in heads])
+    return min(1.0, 2 * float(np.exp(logs - tosses * math.log(2)).sum()))
+
+
+def _grouped(data: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, str]:
+    """(G, K) sums of the rows of each group, and what is drawn, in words; the rows if no two, or all, share one."""
+    places: dict[str, int] = {}
+    owners = [places.setdefault(name, len(places)) for name in groups]
+    if not 1 < len(places) < len(data):
+        return data, ""
+    sums = np.zeros((len(places), data.shape[1]))
+    np.add.at(sums, owners, data)
+    return sums, f" of {len(places)} groups that share their media"
 
 
 def _resampled_sums(data: np.ndarray, rounds: int, seed: int) -> np.ndarray:

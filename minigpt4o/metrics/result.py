@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Measured:
     statistics: list[list[float]] = field(default_factory=list)  # (N, K) sums a corpus metric is computed from
     corpus: Callable[[Sequence[float]], float] | None = None  # K sums -> value
     unread: list[bool] = field(default_factory=list)  # (N,) answers that could not be read; empty = all could
+    better: Literal["higher", "lower"] = "higher"  # error rates are better lower
+    groups: list[str] = field(default_factory=list)  # (N,) what samples share (a picture); empty: they share nothing
 
     def subset(self, rows: Sequence[int]) -> Measured:
         """The same metric over some of the samples (weights learned from all of them, as CIDEr's, stay as they are)."""
@@ -25,7 +28,8 @@ class Measured:
         if self.corpus is not None and statistics:
             value = self.corpus([sum(column) for column in zip(*statistics, strict=True)])
         unread = [self.unread[i] for i in rows] if self.unread else []
-        return Measured(value, each, self.variant, statistics, self.corpus, unread)
+        groups = [self.groups[i] for i in rows] if self.groups else []
+        return Measured(value, each, self.variant, statistics, self.corpus, unread, self.better, groups)
 
 
 def mean(values: Sequence[float]) -> float:

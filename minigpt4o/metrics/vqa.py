@@ -1,6 +1,7 @@
-"""Accuracy of short answers: the official VQA measure (ten answers, leave one out) and a plain normalised match.
+"""Accuracy of short answers: VQA's official measure and the copies of it that disagree, each under its own name.
 
-Source of `official_accuracy`: the public VQA evaluation (Antol 2015), as used for OK-VQA by MiniGPT-4.
+Sources: the public VQA evaluation (Antol 2015), MiniGPT-4's use of it, LAVIS's copy, the EvalAI processor of Pythia and
+MMF (TextVQA; used by LLaVA and lmms-eval), ANLS (Biten 2019).
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from minigpt4o.metrics.edits import distance
 from minigpt4o.metrics.result import Measured, mean
+from minigpt4o.metrics.text import said
 
 _DIGIT_WORDS = "zero one two three four five six seven eight nine ten"
 _NUMBERS = {word: str(value) for value, word in enumerate(_DIGIT_WORDS.split())} | {"none": "0"}
@@ -64,27 +67,96 @@ def official_accuracy(answer: str, truths: Sequence[str]) -> float:
 
     The normaliser runs only if the true answers differ among themselves: "a dog" against ten times "dog" is 0.
     """
-    answer = answer.replace("\n", " ").replace("\t", " ").strip()
-    truths = list(truths)
-    if not truths:
-        return 0.0
-    if len(set(truths)) > 1:
-        truths = [official_words(official_punctuation(truth)) for truth in truths]
+    answer, known = _one_line(answer), [said(truth) for truth in truths]
+    if len(set(known)) > 1:
+        known = [official_words(official_punctuation(truth)) for truth in known]
         answer = official_words(official_punctuation(answer))
+    return _left_out(answer, known)
+
+
+def lavis_accuracy(answer: str, truths: Sequence[str]) -> float:
+    """As LAVIS's copy has it: the answer is always normalised, differing truths lose their punctuation and no more."""
+    answer, known = official_words(official_punctuation(_one_line(answer))), [said(truth) for truth in truths]
+    if len(set(known)) > 1:
+        known = [official_punctuation(truth) for truth in known]
+    return _left_out(answer, known)
+
+
+def evalai_form(text: str) -> str:
+    """The EvalAI processor: lower case, no commas and question marks, "'s" apart, then the official treatment."""
+    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+    return official_words(official_punctuation(_one_line(text)))
+
+
+def evalai_accuracy(answer: str, truths: Sequence[str]) -> float:
+    """Answer and truths always pass the EvalAI processor; then others / 3 as in the official measure."""
+    return _left_out(evalai_form(said(answer)), [evalai_form(said(truth)) for truth in truths])
+
+
+def _one_line(answer: object) -> str:
+    return said(answer).replace("\n", " ").replace("\t", " ").strip()
+
+
+def _left_out(answer: str, truths: Sequence[str]) -> float:
     same = [truth == answer for truth in truths]
     total = sum(same)
-    return sum(min(1.0, (total - own) / 3) for own in same) / len(truths)
+    return sum(min(1.0, (total - own) / 3) for own in same) / len(truths) if truths else 0.0
 
 
 def official(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
     """The official accuracy over questions."""
     each = [official_accuracy(a, t) for a, t in zip(answers, truths, strict=True)]
-    return Measured(mean(each), each, "official VQA accuracy, leave one out, normalised only if the truths differ")
+    variant = "official VQA accuracy, leave one out, normalised only if the truths differ"
+    return Measured(mean(each), each, variant, unread=_empty(answers))
+
+
+def minigpt4(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
+    """What MiniGPT-4's eval_vqa.py computes for OK-VQA: the official accuracy of the lower-cased answer less <unk>.
+
+    It prints percent with two decimals.
+    """
+    lowered = [said(answer).lower().replace("<unk>", "").strip() for answer in answers]
+    each = [official_accuracy(a, t) for a, t in zip(lowered, truths, strict=True)]
+    variant = "minigpt4: official VQA accuracy of the answer in lower case without <unk> (eval_vqa.py)"
+    return Measured(mean(each), each, variant, unread=_empty(lowered))
+
+
+def lavis(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
+    """The accuracy LAVIS's copy of the evaluation gives."""
+    each = [lavis_accuracy(a, t) for a, t in zip(answers, truths, strict=True)]
+    variant = "lavis: VQA accuracy, answer always normalised, truths only less punctuation (LAVIS's vqa_eval)"
+    return Measured(mean(each), each, variant, unread=_empty(answers))
+
+
+def evalai(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
+    """The accuracy of TextVQA and of lmms-eval's processor."""
+    each = [evalai_accuracy(a, t) for a, t in zip(answers, truths, strict=True)]
+    variant = "evalai: VQA accuracy, leave one out, answer and truths always normalised (EvalAI processor; TextVQA)"
+    return Measured(mean(each), each, variant, unread=_empty(answers))
+
+
+def anls(answers: Sequence[str], truths: Sequence[Sequence[str]], threshold: float = 0.5) -> Measured:
+    """1 - edit distance / longer length against the nearest truth, 0 below the threshold (ST-VQA, DocVQA)."""
+    each = [
+        max((_similar(said(a).lower().strip(), said(one).lower().strip(), threshold) for one in t), default=0.0)
+        for a, t in zip(answers, truths, strict=True)
+    ]
+    return Measured(mean(each), each, f"ANLS, threshold {threshold:g}, case ignored (ST-VQA)", unread=_empty(answers))
+
+
+def _similar(answer: str, truth: str, threshold: float) -> float:
+    longer = max(len(answer), len(truth))
+    value = 1 - distance(answer, truth) / longer if longer else 1.0
+    return value if value >= threshold else 0.0
+
+
+def _empty(answers: Sequence[str]) -> list[bool]:
+    return [not said(answer).strip() for answer in answers]
 
 
 def simple_form(text: str) -> str:
     """NFKC, lower case, no articles, no punctuation at the ends, single spaces."""
-    text = unicodedata.normalize("NFKC", text).lower().strip().strip(" .,!?:;\"'。、！？「」").strip()
+    text = unicodedata.normalize("NFKC", said(text)).lower().strip().strip(" .,!?:;\"'。、！？「」").strip()
     return " ".join(word for word in text.split() if word not in _ARTICLES)
 
 
@@ -94,19 +166,31 @@ def simple(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
         float(bool(t) and simple_form(a) in {simple_form(one) for one in t})
         for a, t in zip(answers, truths, strict=True)
     ]
-    return Measured(mean(each), each, "exact match with any true answer (case, articles, outer punctuation ignored)")
+    variant = "exact match with any true answer (case, articles, outer punctuation ignored)"
+    return Measured(mean(each), each, variant, unread=_empty(answers))
 
 
 def equal(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
     """Share of answers that are a true answer letter for letter, case ignored (MiniGPT-v2 on GQA, VSR, memes)."""
-    each = [float(a.lower() in {one.lower() for one in t}) for a, t in zip(answers, truths, strict=True)]
-    return Measured(mean(each), each, "equal but for case, no normalisation (MiniGPT-v2 on GQA, VSR, Hateful Memes)")
+    lowered = [said(answer).lower() for answer in answers]
+    each = [float(a in {said(one).lower() for one in t}) for a, t in zip(lowered, truths, strict=True)]
+    variant = "equal but for case, no normalisation (MiniGPT-v2 on GQA, VSR, Hateful Memes)"
+    return Measured(mean(each), each, variant, unread=_empty(answers))
 
 
 def vizwiz(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
     """min(how many true answers equal it / 3, 1), case ignored, nobody left out (MiniGPT-v2 on VizWiz)."""
-    each = [min(sum(one.lower() == a.lower() for one in t) / 3, 1.0) for a, t in zip(answers, truths, strict=True)]
-    return Measured(mean(each), each, "min(equal answers / 3, 1), case ignored, nobody left out (MiniGPT-v2 on VizWiz)")
+    lowered = [said(answer).lower() for answer in answers]
+    each = [min(sum(said(one).lower() == a for one in t) / 3, 1.0) for a, t in zip(lowered, truths, strict=True)]
+    variant = "min(equal answers / 3, 1), case ignored, nobody left out (MiniGPT-v2 on VizWiz)"
+    return Measured(mean(each), each, variant, unread=_empty(answers))
+
+
+def aokvqa(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
+    """A-OKVQA's direct answers: min(equal answers / 3, 1), letter for letter, nobody left out."""
+    each = [min(sum(said(one) == said(a) for one in t) / 3, 1.0) for a, t in zip(answers, truths, strict=True)]
+    variant = "min(equal answers / 3, 1), letter for letter, nobody left out (A-OKVQA's eval_predictions)"
+    return Measured(mean(each), each, variant, unread=_empty(answers))
 
 
 def token_f1(answers: Sequence[Sequence[str]], truths: Sequence[Sequence[Sequence[str]]]) -> Measured:

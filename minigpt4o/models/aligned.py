@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import Part, part, registry
+from minigpt4o.common.weight_files import locate
 from minigpt4o.conversation.batch import SLOTS, Batch, Decoding
+from minigpt4o.conversation.sample import Sample
 from minigpt4o.models.base import LORA, LossSum, PartsModel, freeze, freeze_table, is_lora
 from minigpt4o.models.learned import learned_hidden
 from minigpt4o.models.loss import summed_loss
 from minigpt4o.models.precision import autocast, dtype_of
 from minigpt4o.models.splice import splice
-from minigpt4o.models.weight_files import locate
 
 log = logging.getLogger(__name__)
 
@@ -177,11 +178,19 @@ class AlignedModel(PartsModel):
         for kind in self.bridges:
             given = media[kind]
             if given is not None:
-                features[kind] = self.bridges[kind](self.encode(kind, given))
+                features[kind] = self.soft_tokens(kind, given)
             elif torch.is_grad_enabled() and self._must_run(kind):
                 unused.append(self.bridges[kind](self._absent(kind)).sum() * 0.0)
-        embeddings = splice(batch.input_ids, self.llm.embed, features, batch.samples)
+        embeddings = self.spliced(batch.input_ids, features, batch.samples)
         return embeddings + torch.stack(unused).sum().to(embeddings.dtype) if unused else embeddings
+
+    def soft_tokens(self, kind: str, media: Tensor) -> Tensor:
+        """Pictures (N, 3, S, S) or sounds (N, F, K) -> (N, P, D): what stands in their places in the text."""
+        return self.bridges[kind](self.encode(kind, media))
+
+    def spliced(self, input_ids: Tensor, features: Mapping[str, Tensor], samples: Sequence[Sample] = ()) -> Tensor:
+        """(B, T) ids and each kind's soft tokens (N, P, D) in row order -> (B, T, D)."""
+        return splice(input_ids, self.llm.embed, features, samples)
 
     def encode(self, kind: str, media: Tensor) -> Tensor:
         """Encoder features (N, P, width), before the bridge."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _BROKEN = "\ufffd"  # what decoding shows for a character whose bytes are not all there yet
+_WINDOW, _CONTEXT = 96, 32  # tokens decoded anew for each piece at most, and how many of them remain then
 
 
 @dataclass
@@ -23,6 +24,8 @@ class Answer:
     done: bool = False
     _shown: int = 0  # characters of `text` already given to on_text
     _floor: int = 0  # characters of the first `min_tokens` tokens, in which no stop string counts
+    _settled: str = ""  # text in front of that of ids[_start:]
+    _start: int = 0
 
     def add(self, token: int) -> None:
         """Take the next token; a token after the end is ignored."""
@@ -46,13 +49,23 @@ class Answer:
     def finish(self) -> None:
         """No more tokens will come: settle the text and show the rest of it."""
         self.done = True
-        raw = self._read()
+        raw = self._decode(self.ids)
         self.text = raw[: self._cut(raw)].strip()
         if self.on_text is not None:
             self._show(self.text)
 
     def _read(self) -> str:
-        return self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        """The text of all tokens. Only the last of them are decoded: more tokens do not change what stands before."""
+        raw = self._settled + self._decode(self.ids[self._start :])
+        if len(self.ids) - self._start > _WINDOW:
+            start = len(self.ids) - _CONTEXT
+            last = self._decode(self.ids[start:])
+            if raw.endswith(last):  # else it begins inside a character
+                self._settled, self._start = raw[: len(raw) - len(last)], start
+        return raw
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _cut(self, raw: str) -> int | None:
         """Where the first stop string begins."""

@@ -151,6 +151,12 @@ def _digest(tensors: list[tuple[str, Tensor]]) -> str:
     return f"{'+'.join(kinds)}:{digest.hexdigest()}"
 
 
+def conversation_of(config: Any) -> Template:
+    """The template that a model's `Config` names, in its profile, with the file's own words."""
+    words = {key: getattr(config, key, "") for key in ("prompt_template", "end_sym")}
+    return load_template(config.template, getattr(config, "profile", "default"), **words)
+
+
 class PartsModel(nn.Module):
     """What the runner asks of any model built from parts, some of which learn; `self.config` is set by the model."""
 
@@ -163,9 +169,7 @@ class PartsModel(nn.Module):
     @property
     def conversation(self) -> Template:
         """How this model's conversations become text: its template in its profile, with the file's own words."""
-        config = self.config
-        words = {key: getattr(config, key, "") for key in ("prompt_template", "end_sym")}
-        return load_template(config.template, getattr(config, "profile", "default"), **words)
+        return conversation_of(self.config)
 
     @property
     def max_txt_len(self) -> int:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.batch import Batch, Decoding
+from minigpt4o.conversation.sample import Sample
 from minigpt4o.models.base import LORA, LossSum, PartsModel, freeze, freeze_table, is_lora
 from minigpt4o.models.encoders.pictures import check_side, empty_picture
 from minigpt4o.models.learned import learned_hidden
@@ -121,7 +122,7 @@ class NativeModel(PartsModel):
         """Weights of a checkpoint, a warning about what is frozen at random, and the number format."""
         loaded = {*self.config.weights, *(PARTS if self.config.path else ())}
         if self.config.ckpt:
-            from minigpt4o.models.weight_files import locate
+            from minigpt4o.common.weight_files import locate
             from minigpt4o.models.weights import lay_over, read_tensors
 
             where = locate(self.config.ckpt) or self.config.ckpt
@@ -212,6 +213,10 @@ class NativeModel(PartsModel):
         if unused:
             embeddings = embeddings + torch.stack(unused).sum().to(embeddings.dtype)
         return self.llm.told(batch.input_ids, embeddings)
+
+    def spliced(self, input_ids: Tensor, features: Mapping[str, Tensor], samples: Sequence[Sample] = ()) -> Tensor:
+        """(B, T) ids and each kind's soft tokens (N, P, D) in row order -> (B, T, D + L * W)."""
+        return self.llm.told(input_ids, splice(input_ids, self.llm.words, features, samples))
 
     def soft_tokens(self, kind: str, media: Tensor) -> Tensor:
         """Pictures (N, 3, S, S), or sounds (N, frames, bins) with NaN where none is -> (N, P, D)."""

@@ -12,8 +12,8 @@ from torch import nn
 
 from minigpt4o.common.errors import CheckpointError, ConfigError
 from minigpt4o.common.source import nearest
+from minigpt4o.common.weight_files import locate, not_here
 from minigpt4o.models.llms.tokenizer_files import HUB_NAME, load_tokenizer
-from minigpt4o.models.weight_files import locate, not_here
 
 EXPORT = "minigpt4o"  # folder of a checkpoint in which the whole model lies as transformers wants it
 SECTIONS = ("text_config", "vision_config", "audio_config")

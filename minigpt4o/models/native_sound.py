@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.sample import Media
-from minigpt4o.processors.audio import open_audio
+from minigpt4o.processors.audio import note_cut, open_clip
+from minigpt4o.processors.resampling import resample
 
 
 @registry.register("processor", "minigpt4o_audio")
@@ -26,6 +27,11 @@ class Minigpt4oAudio:
     class Config:
         sample_rate: int = 16000  # samples per second that the sound is brought to
         seconds: float = 30.0  # every sound is cut to this length or filled up with frames that count as absent
+        long: Literal["cut", "centre", "random"] = (
+            "cut"  # which part of a longer recording is taken: the first, the middle, one drawn anew each time
+        )
+        max_seconds: float = 36_000.0  # longer recordings are skipped (audio_too_long)
+        max_bytes: int = 1_073_741_824  # larger files are skipped unread (audio_too_long)
         feature_size: int = 128  # mel bins: audio_config.input_feat_size of the model
         frame_ms: float = 32.0  # length of a frame in milliseconds
         hop_ms: float = 10.0  # from one frame to the next in milliseconds
@@ -36,6 +42,7 @@ class Minigpt4oAudio:
 
         self.config = config
         self.samples = round(config.seconds * config.sample_rate)
+        self.facts: dict[str, float] = {}  # what was left out since it was last emptied, see `note_cut`
         try:
             self.extractor = Minigpt4oAudioFeatureExtractor(
                 feature_size=config.feature_size,
@@ -58,15 +65,17 @@ class Minigpt4oAudio:
         return (self.samples - self.extractor.frame_length - 1) // self.extractor.hop_length + 1
 
     def __call__(self, media: Media, rng: random.Random | None = None) -> Tensor:
-        """(F, K) float32, NaN where no sound is. Raises SkipSample; `rng` is not used."""
-        return self.tensor(*open_audio(media, self.config.seconds))
+        """(F, K) float32, NaN where no sound is. Raises SkipSample; `rng` draws for long: random."""
+        config = self.config
+        clip = open_clip(
+            media, config.seconds, config.long, rng, longest=config.max_seconds, max_bytes=config.max_bytes
+        )
+        note_cut(self.facts, clip)
+        return self.tensor(clip.wave, clip.rate)
 
     def tensor(self, wave: np.ndarray, rate: int) -> Tensor:
         """(F, K) float32 of a mono wave (samples,) that is already open."""
-        if rate != self.config.sample_rate:
-            from torchaudio.functional import resample
-
-            wave = resample(torch.from_numpy(wave), rate, self.config.sample_rate).numpy()
+        wave = resample(torch.from_numpy(wave), rate, self.config.sample_rate).numpy()
         found = self.extractor(
             [wave[: self.samples]],
             sampling_rate=self.config.sample_rate,

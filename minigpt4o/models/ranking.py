@@ -24,11 +24,20 @@ class Likelihood:
 
     total: float  # natural logarithm
     tokens: int
+    greedy: bool  # each token is the likeliest one: greedy decoding would say just this
 
     @property
     def mean(self) -> float:
         """Per token, so that a long answer is not less likely merely by being long."""
         return self.total / self.tokens
+
+
+def padded_places(context: int, tokens: int) -> int:
+    """Places over which MiniGPT-4's ranking takes the mean of an answer's losses: its whole row, padding included.
+
+    `context`: places of the longest prompt beside it, BOS included; `tokens`: those of the longest answer.
+    """
+    return context + tokens - 1  # the first place foretells nothing
 
 
 @torch.no_grad()
@@ -55,17 +64,19 @@ def rank_batch(
     finally:
         model.train(was_training)
     ranked: list[list[Likelihood]] = [[] for _ in range(len(batch))]
-    for (row, ids), total in zip(flat, found, strict=True):
-        ranked[row].append(Likelihood(total, len(ids)))
+    for (row, ids), (total, greedy) in zip(flat, found, strict=True):
+        ranked[row].append(Likelihood(total, len(ids), greedy))
     return ranked
 
 
-def _likelihoods(model: Any, batch: Batch, flat: Sequence[tuple[int, Sequence[int]]], pairs: int) -> list[float]:
+def _likelihoods(
+    model: Any, batch: Batch, flat: Sequence[tuple[int, Sequence[int]]], pairs: int
+) -> list[tuple[float, bool]]:
     mask = batch.attention_mask
     positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
     cache = model.llm.new_cache()
     first = model.llm.hidden(model.embed(batch), mask, positions, cache)[:, -1]  # (B, D), foretells the first token
-    found: list[float] = []
+    found: list[tuple[float, bool]] = []
     for start in range(0, len(flat), pairs):
         found += _of_pairs(model.llm, flat[start : start + pairs], first, mask, positions[:, -1], cache)
     return found
@@ -73,8 +84,8 @@ def _likelihoods(model: Any, batch: Batch, flat: Sequence[tuple[int, Sequence[in
 
 def _of_pairs(
     llm: Any, flat: Sequence[tuple[int, Sequence[int]]], first: Tensor, mask: Tensor, last: Tensor, cache: Any
-) -> list[float]:
-    """Summed log-probabilities of N answers; the prompts' cache is left as it is."""
+) -> list[tuple[float, bool]]:
+    """Summed log-probabilities of N answers, and whether they are greedy; the prompts' cache is left as it is."""
     rows = torch.tensor([row for row, _ in flat], device=mask.device)
     longest = max(len(ids) for _, ids in flat)
     ids = torch.zeros(len(flat), longest, dtype=torch.int64)  # (N, A)
@@ -90,10 +101,13 @@ def _of_pairs(
         ahead, kept = ids[:, :-1], real[:, :-1]
         places = last[rows].unsqueeze(1) + kept.cumsum(dim=-1)
         inputs = llm.embed(ahead).to(first.dtype)
-        said = llm.hidden(inputs, torch.cat([mask[rows], kept], dim=1), places, own)
-        hidden = torch.cat([hidden, said.to(hidden.dtype)], dim=1)  # (N, A, D)
+        later = llm.hidden(inputs, torch.cat([mask[rows], kept], dim=1), places, own)
+        hidden = torch.cat([hidden, later.to(hidden.dtype)], dim=1)  # (N, A, D)
     logs = llm.logits(hidden[real.bool()]).float().log_softmax(dim=-1)  # (all tokens of all answers, V)
-    each = logs.gather(1, ids[real.bool()].unsqueeze(1)).squeeze(1).double()
-    totals = torch.zeros(len(flat), dtype=torch.float64, device=each.device)
-    totals.index_add_(0, torch.arange(len(flat), device=each.device).repeat_interleave(real.sum(dim=1)), each)
-    return [float(total) for total in totals]
+    said = ids[real.bool()]
+    each = logs.gather(1, said.unsqueeze(1)).squeeze(1).double()
+    owners = torch.arange(len(flat), device=each.device).repeat_interleave(real.sum(dim=1))
+    totals = torch.zeros(len(flat), dtype=torch.float64, device=each.device).index_add_(0, owners, each)
+    others = torch.zeros(len(flat), dtype=torch.int64, device=each.device)
+    others.index_add_(0, owners, (logs.argmax(dim=-1) != said).long())
+    return [(float(total), int(other) == 0) for total, other in zip(totals, others, strict=True)]

@@ -84,6 +84,8 @@ class Tagger(PartsModel):
         batch = batch.to(self.device)
         with autocast(batch.input_ids.device, self.compute_dtype):
             evidence = self._evidence(batch)
+        if batch.fillers:
+            evidence = evidence[: -batch.fillers]
         wanted = torch.zeros_like(evidence)
         rows, places = (batch.labels != IGNORE).nonzero(as_tuple=True)
         wanted[rows, batch.labels[rows, places]] = 1.0

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from minigpt4o.common.errors import CheckpointError
+from minigpt4o.common.weight_files import locate, not_here
 from minigpt4o.models import official
 from minigpt4o.models.base import LORA, part_of
-from minigpt4o.models.weight_files import locate, not_here
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import io
 import math
 import random
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import soundfile
@@ -15,37 +16,90 @@ from minigpt4o.common.errors import ConfigError, SkipSample
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.sample import Media
 from minigpt4o.processors.containers import share_held, slack
-from minigpt4o.processors.image import read_media
+from minigpt4o.processors.reading import read_media
+from minigpt4o.processors.resampling import resample
 
 FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "MPEG", "AIFF")  # as libsndfile calls them
 MIN_RATE, MAX_RATE = 2_000, 384_000  # samples per second; outside, the header is not believed
 MAX_CHANNELS = 16
 MIN_SECONDS = 0.01  # what is shorter holds no window of sound
-_BLOCK = 1 << 16  # frames decoded at a time, so that memory stays bounded
+LOUDEST = 1e6  # of a sample, where full scale is 1: what damage makes of floating point numbers lies far beyond
+MAX_BYTES = 1 << 30  # of one sound's file; a larger file is not read
+Long = Literal["cut", "centre", "random"]
+_BLOCK = 1 << 22  # numbers decoded at a time, so that memory stays bounded; each time costs a seek, dear in FLAC
+
+
+class Clip(NamedTuple):
+    """A mono wave and where it comes from in its recording."""
+
+    wave: np.ndarray  # (samples,) float32
+    rate: int  # samples per second
+    start: float  # of the wave in its recording, in seconds
+    seconds: float  # length of the whole recording, as its header promises it
+    lost: float  # seconds of it that were left out on purpose
 
 
 def open_audio(media: Media, max_seconds: float = 30.0) -> tuple[np.ndarray, int]:
     """The first `max_seconds` as ((samples,) float32 mono, samples per second); no more than that is decoded.
 
-    Raises SkipSample: missing_file, read_error, unreadable_audio (damaged, not finite, absurd header),
-    forbidden_type (a format outside FORMATS), short_audio (no sound, or less than the header promises).
+    Raises SkipSample as `open_clip` does.
     """
-    data = read_media(media, "unreadable_audio")
+    clip = open_clip(media, max_seconds)
+    return clip.wave, clip.rate
+
+
+def open_clip(
+    media: Media,
+    max_seconds: float,
+    long: Long = "cut",
+    rng: random.Random | None = None,
+    *,
+    longest: float = math.inf,
+    max_bytes: int = MAX_BYTES,
+) -> Clip:
+    """At most `max_seconds` of a recording: its beginning, its middle or any part of it; no more than that is decoded.
+
+    `longest`: seconds that the whole recording may have. Without `rng` a random part is the middle.
+    Raises SkipSample: missing_file, read_error, unreadable_audio (damaged, no numbers, absurd header),
+    audio_too_long (more seconds or bytes than allowed), forbidden_type (a format outside FORMATS),
+    short_audio (no sound, or less than the header promises).
+    """
+    data = read_media(media, "unreadable_audio", max_bytes, "audio_too_long")
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(_Held(data)) as file:
             _check_header(file, media)
-            promised = math.ceil(file.frames / share_held(data, file.format))
-            promised = min(promised, round(max_seconds * file.samplerate))
-            wave = _read_mono(file, promised)
             rate, container = file.samplerate, file.format
+            whole = math.ceil(file.frames / share_held(data, container))
+            if whole > longest * rate:
+                detail = f"{media}: {whole / rate:,.0f} s of sound, at most {longest:,.0f} s are read"
+                raise SkipSample("audio_too_long", detail)
+            promised = min(whole, round(max_seconds * rate))
+            start = _start(whole - promised, long, rng)
+            if start:
+                file.seek(start)
+            wave = _read_mono(file, promised)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise SkipSample("unreadable_audio", f"{media}: {error}") from error
     if len(wave) < max(MIN_SECONDS * rate, promised - slack(data, container)):
         detail = f"{media}: {len(wave)} frames where the header promises {promised}; the file is cut off or empty"
         raise SkipSample("short_audio", detail)
-    if not np.isfinite(wave).all():
-        raise SkipSample("unreadable_audio", f"{media}: a sample is not a finite number")
-    return wave, rate
+    if not -LOUDEST < wave.min() <= wave.max() < LOUDEST:
+        raise SkipSample("unreadable_audio", f"{media}: a sample is not a number within {LOUDEST:g}; full scale is 1")
+    return Clip(wave, rate, start / rate, whole / rate, (whole - promised) / rate)
+
+
+class _Held(io.BytesIO):
+    """Bytes for libsndfile, which goes before the first byte of damaged files: an error there would go to stderr."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return super().seek(max(offset, 0) if whence == io.SEEK_SET else offset, whence)
+
+
+def _start(spare: int, long: Long, rng: random.Random | None) -> int:
+    """The first frame of the part that is taken, where `spare` frames have to be left out."""
+    if spare <= 0 or long == "cut":
+        return 0
+    return rng.randint(0, spare) if long == "random" and rng is not None else spare // 2
 
 
 def _check_header(file: soundfile.SoundFile, media: Media) -> None:
@@ -59,14 +113,23 @@ def _check_header(file: soundfile.SoundFile, media: Media) -> None:
 
 
 def _read_mono(file: soundfile.SoundFile, frames: int) -> np.ndarray:
-    blocks = []
+    blocks, most = [], _BLOCK // file.channels
     while frames > 0:
-        block = file.read(min(frames, _BLOCK), dtype="float32", always_2d=True)
+        block = file.read(min(frames, most), dtype="float32", always_2d=True)
         if not len(block):
             break
-        blocks.append(block.mean(axis=1))
+        blocks.append(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
         frames -= len(block)
+    if len(blocks) == 1:
+        return np.ascontiguousarray(blocks[0])
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+def note_cut(facts: dict[str, float], clip: Clip) -> None:
+    """Add what was left out of one recording: `audio_cut_clips` counts them, `audio_cut_seconds` sums the seconds."""
+    if clip.lost > 0:
+        facts["audio_cut_clips"] = facts.get("audio_cut_clips", 0) + 1
+        facts["audio_cut_seconds"] = facts.get("audio_cut_seconds", 0) + clip.lost
 
 
 @registry.register("processor", "log_mel")
@@ -81,6 +144,11 @@ class LogMel:
         window_ms: float = 25.0  # length of a window in milliseconds
         hop_ms: float = 10.0  # from one window to the next in milliseconds
         seconds: float = 10.0  # every sound is padded with silence or cut to this length
+        long: Literal["cut", "centre", "random"] = (
+            "cut"  # which part of a longer recording is taken: the first, the middle, one drawn anew each time
+        )
+        max_seconds: float = 36_000.0  # longer recordings are skipped (audio_too_long)
+        max_bytes: int = 1_073_741_824  # larger files are skipped unread (audio_too_long)
         f_min: float = 40.0  # lowest frequency in Hz
         f_max: float | None = None  # highest frequency in Hz; null = half the sample rate
         floor: float = 1e-6  # added to the power before the logarithm
@@ -93,6 +161,8 @@ class LogMel:
         self.hop = round(config.hop_ms * config.sample_rate / 1000)
         self.frames = round(config.seconds * 1000 / config.hop_ms)
         self._check()
+        self._hann = torch.hann_window(self.window)
+        self.facts: dict[str, float] = {}  # what was left out since it was last emptied, see `note_cut`
         self._filters: torch.Tensor | None = None  # (n_fft // 2 + 1, n_mels)
 
     def _check(self) -> None:
@@ -108,14 +178,18 @@ class LogMel:
             raise ConfigError("std, floor: must be above 0")
 
     def __call__(self, media: Media, rng: random.Random | None = None) -> torch.Tensor:
-        """(F, K) float32: F = seconds / hop windows, K = n_mels. Raises SkipSample; `rng` is not used."""
-        wave, rate = open_audio(media, self.config.seconds)
-        return self.tensor(wave, rate)
+        """(F, K) float32: F = seconds / hop windows, K = n_mels. Raises SkipSample; `rng` draws for long: random."""
+        config = self.config
+        clip = open_clip(
+            media, config.seconds, config.long, rng, longest=config.max_seconds, max_bytes=config.max_bytes
+        )
+        note_cut(self.facts, clip)
+        return self.tensor(clip.wave, clip.rate)
 
     def tensor(self, wave: np.ndarray, rate: int) -> torch.Tensor:
         """(F, K) float32 of a mono wave (samples,) that is already open."""
         config = self.config
-        sound = _resample(torch.from_numpy(wave), rate, config.sample_rate)
+        sound = resample(torch.from_numpy(wave), rate, config.sample_rate)
         length = self.frames * self.hop
         sound = torch.nn.functional.pad(sound[:length], (0, max(0, length - len(sound))))
         spectrum = torch.stft(
@@ -123,7 +197,7 @@ class LogMel:
             config.n_fft,
             self.hop,
             self.window,
-            window=torch.hann_window(self.window),
+            window=self._hann,
             center=True,
             pad_mode="constant",
             return_complex=True,
@@ -139,11 +213,3 @@ class LogMel:
             top = config.f_max if config.f_max is not None else config.sample_rate / 2
             self._filters = melscale_fbanks(config.n_fft // 2 + 1, config.f_min, top, config.n_mels, config.sample_rate)
         return self._filters
-
-
-def _resample(sound: torch.Tensor, rate: int, wanted: int) -> torch.Tensor:
-    if rate == wanted:
-        return sound
-    from torchaudio.functional import resample
-
-    return resample(sound, rate, wanted)

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import io
+import math
 import random
 import struct
+import sys
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from minigpt4o.common.errors import ConfigError, SkipSample
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.sample import Media
+from minigpt4o.processors import fast_image
+from minigpt4o.processors.reading import read_media
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # nothing else is even tried
 MAX_PIXELS = 50_000_000  # a larger picture is refused before it is decoded
 MAX_ASPECT = 200.0  # longer side / shorter side; beyond it nothing is left after resizing to a square
+MAX_BYTES = 256 << 20  # of one picture's file; a larger file is not read
+PngImagePlugin.MAX_TEXT_MEMORY = (
+    4 << 20
+)  # bytes that all texts inside a PNG may unpack to; Pillow's own limit is 64 MiB
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -34,41 +45,44 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = (5, 6, 7, 8)  # orientations of pictures stored on their side
 # What Pillow's readers raise on damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 _DAMAGED = (*_DAMAGE, zlib.error)
 
 
-def read_media(media: Media, unreadable: str) -> bytes:
-    """The encoded bytes, or SkipSample: missing_file, read_error, or `unreadable` if there are none."""
-    try:
-        data = media.read()
-    except FileNotFoundError as error:
-        raise SkipSample("missing_file", f"{media}: there is no such file") from error
-    except OSError as error:
-        raise SkipSample("read_error", f"{media}: {error}") from error
-    if not data:
-        raise SkipSample(unreadable, f"{media}: the file is empty")
-    return data
-
-
-def open_image(media: Media, max_pixels: int = MAX_PIXELS, max_aspect: float = MAX_ASPECT) -> Image.Image:
+def open_image(
+    media: Media, max_pixels: int = MAX_PIXELS, max_aspect: float = MAX_ASPECT, max_bytes: int = MAX_BYTES
+) -> Image.Image:
     """The picture in RGB, turned upright by its EXIF orientation, alpha laid on white; first frame of an animation.
 
     16-bit pictures are scaled to 8 bits, not clipped. Raises SkipSample (missing_file, read_error,
     unreadable_image, image_too_large, extreme_aspect); a picture that is too large is not decoded.
     """
-    data = read_media(media, "unreadable_image")
+    data = read_media(media, "unreadable_image", max_bytes, "image_too_large")
+    with _quiet():
+        return _upright_rgb(_header(data, media, max_pixels, max_aspect), media)
+
+
+def upright_size(media: Media, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
+    """(width, height) of a picture as it is seen upright, from the header alone, however large. Raises SkipSample."""
+    data = read_media(media, "unreadable_image", max_bytes, "image_too_large")
+    with _quiet():
+        picture = _header(data, media, sys.maxsize, math.inf)
+        width, height = picture.size
+        return (height, width) if _orientation(picture) in _LYING else (width, height)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings about sizes and metadata: sizes are checked here, metadata do not matter."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow, about sizes and metadata: sizes are checked here
-        picture = _decode(data, media, max_pixels, max_aspect)
-        try:
-            return _flatten(_turn_upright(picture))
-        except _DAMAGED as error:
-            raise SkipSample("unreadable_image", f"{media}: {error}") from error
+        warnings.simplefilter("ignore")
+        yield
 
 
-def _decode(data: bytes, media: Media, max_pixels: int, max_aspect: float) -> Image.Image:
+def _header(data: bytes, media: Media, max_pixels: int, max_aspect: float) -> Image.Image:
+    """The picture with its size checked; its pixels are not decoded yet."""
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -84,22 +98,31 @@ def _decode(data: bytes, media: Media, max_pixels: int, max_aspect: float) -> Im
         raise SkipSample("image_too_large", detail)
     if max(width, height) > max_aspect * min(width, height):
         raise SkipSample("extreme_aspect", f"{media}: {width}x{height}, one side over {max_aspect:g} times the other")
+    return picture
+
+
+def _upright_rgb(picture: Image.Image, media: Media, as_stored: bool = False) -> Image.Image:
+    """Decoded by Pillow. `as_stored`: neither turned nor laid on white, 16 bits clipped, as the reference has it."""
     try:
         picture.load()
+        return picture.convert("RGB") if as_stored else _flatten(_turn_upright(picture))
     except Image.DecompressionBombError as error:
         raise SkipSample("image_too_large", f"{media}: {error}") from error
     except _DAMAGED as error:
         raise SkipSample("unreadable_image", f"{media}: {error}") from error
-    return picture
 
 
-def _turn_upright(picture: Image.Image) -> Image.Image:
-    """By the EXIF orientation; metadata that cannot be read counts as none."""
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation; 1, upright, for metadata that are not there or cannot be read."""
     try:
         orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
     except _DAMAGED:
-        orientation = 1
-    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+        return 1
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _turn_upright(picture: Image.Image) -> Image.Image:
+    turn = _UPRIGHT.get(_orientation(picture))
     if turn is None:
         return picture
     turned = picture.transpose(turn)
@@ -143,7 +166,17 @@ def _from_deep(picture: Image.Image) -> Image.Image:
 
 @registry.register("processor", "blip2_image_eval")
 class Blip2ImageEval:
-    """Resize to a square whatever the aspect (bicubic), scale to 0..1, normalise; no crop, no flip: boxes stay true."""
+    """Resize to a square whatever the aspect (bicubic), scale to 0..1, normalise; no crop, no flip: boxes stay true.
+
+    `decoder` says how pixels are made. `pillow`: as the reference does it, pixel for pixel, but for pictures that the
+    reference shows turned on their side (EXIF), with their alpha dropped, or with 16 bits clipped to white; in profile
+    compat those, too. `fast`: JPEG by torchvision, resized in 8 bits by torch; against `pillow` in units of 1/255 the
+    mean difference of a picture is at most 0.02 and the largest 3, at 2 to 4 times the speed. `draft`: JPEGs of 4 times
+    the wanted side and more are decoded at a fraction of their size, at least twice the wanted one, then as `fast`:
+    mean difference up to 1.5 on photographs. `auto`: `fast` for JPEG and `pillow` for all else; in profile compat
+    `pillow` for all.
+    What can be opened, and why not, is the same for all of them.
+    """
 
     @dataclass
     class Config:
@@ -154,11 +187,17 @@ class Blip2ImageEval:
         max_scale: float = 1.0  # taken from older files and not used: pictures are never cropped
         max_pixels: int = 50_000_000  # larger pictures are skipped undecoded (image_too_large)
         max_aspect: float = 200.0  # pictures with more extreme sides are skipped (extreme_aspect)
+        max_bytes: int = 268_435_456  # larger files are skipped unread (image_too_large)
+        decoder: Literal["auto", "pillow", "fast", "draft"] = (
+            "auto"  # pillow = as the reference resizes; fast = 2 to 4 times faster, within 3/255; auto = fast for JPEG
+        )
+        profile: Literal["default", "compat"] = "default"  # compat: the reference's pixels, decoder auto means pillow
 
     def __init__(self, config: Config) -> None:
         self.config = config
         if config.image_size < 1:
             raise ConfigError(f"image_size: {config.image_size} is not a number of pixels; give 1 or more")
+        self.decoder = "pillow" if (config.decoder, config.profile) == ("auto", "compat") else config.decoder
         self.mean = _per_channel("mean", config.mean, CLIP_MEAN)
         self.std = _per_channel("std", config.std, CLIP_STD)
         if (self.std == 0).any():
@@ -166,15 +205,43 @@ class Blip2ImageEval:
 
     def __call__(self, media: Media, rng: random.Random | None = None) -> torch.Tensor:
         """(3, S, S) float32. Raises SkipSample; `rng` is not used."""
-        return self.tensor(open_image(media, self.config.max_pixels, self.config.max_aspect))
+        config = self.config
+        data = read_media(media, "unreadable_image", config.max_bytes, "image_too_large")
+        with _quiet():
+            picture = _header(data, media, config.max_pixels, config.max_aspect)
+            square = self._fast_square(picture, data)
+            if square is not None:
+                return self._normalised(square)
+            return self.tensor(_upright_rgb(picture, media, as_stored=config.profile == "compat"))
 
     def tensor(self, picture: Image.Image) -> torch.Tensor:
         """(3, S, S) float32 of an RGB picture that is already open."""
         side = self.config.image_size
         if picture.size != (side, side):
+            if self.decoder in ("fast", "draft"):
+                pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+                return self._normalised(fast_image.resize(pixels, side))
             picture = picture.resize((side, side), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(torch.float32)
-        return pixels.div_(255).sub_(self.mean).div_(self.std).contiguous()
+        return self._normalised(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+
+    def _fast_square(self, picture: Image.Image, data: bytes) -> torch.Tensor | None:
+        """(3, S, S) uint8, upright; None where Pillow has to decide: no ordinary JPEG, or a damaged one."""
+        if self.decoder == "pillow" or picture.format not in ("JPEG", "MPO") or picture.mode not in ("RGB", "L"):
+            return None
+        side = self.config.image_size
+        whole = picture.size
+        if self.decoder == "draft":
+            picture.draft("RGB", (2 * side, 2 * side))
+            if picture.size != whole:
+                return None  # Pillow decodes it at that size
+        pixels = fast_image.decode_jpeg(data, whole)
+        if pixels is None:
+            return None
+        return fast_image.resize(fast_image.turn(pixels, _orientation(picture)), side)
+
+    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(3, S, S) uint8 -> float32."""
+        return pixels.contiguous().to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
 
 
 @registry.register("processor", "blip2_image_train")

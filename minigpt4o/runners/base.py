@@ -65,6 +65,10 @@ class Runner:
         batch_size_train: int | None = None  # rows of a micro-batch on each rank; empty = datasets.*.batch_size, or 32
         batch_size_eval: int = 32  # rows of a validation batch
         num_workers: int = 0  # data loading processes per rank
+        prefetch_factor: int = 2  # batches that each of them makes ahead
+        group_by_length: bool = False  # batches of samples alike in media and length: less padding, another fixed order
+        group_window: int = 0  # samples that are sorted together for it; 0 = 64 global batches, at least 4096
+        exact_epoch: bool = False  # each sample of each set once an epoch, whatever its ratio; the last batch is short
         max_bad_fraction: float = 0.01  # largest share of unusable samples before the run stops
         max_bad_steps: int = 3  # steps in a row whose loss or gradient is not finite before the run stops
         seed: int = 42  # of data order, dropout and new weights
@@ -105,6 +109,9 @@ class Runner:
             with self.signals:
                 self._train()
             self._finish()
+        except BaseException as error:
+            data.write_report(self, error)
+            raise
         finally:
             self._close()
 
@@ -205,15 +212,15 @@ class Runner:
         lr = self.schedule.lr(progress.step)
         total, counted = setup.accumulate(self, window, divisors)
         norm, applied = self.engine.step(lr)
-        sums = torch.tensor([total, counted, float(bool(self.signals.asked))], dtype=torch.float64)
-        total, counted, stop = distributed.all_reduce_sum(sums).tolist()
+        sums = torch.tensor([total, counted, float(bool(self.signals.asked)), waited], dtype=torch.float64)
+        total, counted, stop, waited = distributed.all_reduce_sum(sums).tolist()
         setup.check_count(counted, facts.learned, total)
         self.stopping = bool(stop)
         progress.step += 1
         progress.loader = self.loader.state()
         progress.skipped_samples += facts.skipped
         count_bad(self, applied, window)
-        self.meter.add(len(window) * self.batch_size * self.world.size, facts.tokens, waited)
+        self.meter.add(len(window) * self.batch_size * self.world.size, facts.tokens, waited / self.world.size)
         return setup.metrics_row(progress, total / max(facts.learned, 1), lr, norm, applied, facts)
 
     def _look(self, row: dict[str, Any]) -> None:
@@ -252,6 +259,7 @@ class Runner:
     def save(self) -> None:
         """Publish a checkpoint. It counts as saved only when this returns."""
         learned = self.engine.learned()
+        self.progress.loader["bad"] = data.bad_of_all_ranks(self)
         with setup.exported(self) as exported:
             if self.folder is None:
                 return
@@ -269,6 +277,7 @@ class Runner:
     def _finish(self) -> None:
         """Make sure nothing frozen has moved, and mark the run as finished."""
         setup.check_frozen(self)
+        data.write_report(self)
         if self.folder is not None:
             facts = {"step": self.progress.step, "best": self.progress.best, "best_step": self.progress.best_step}
             self.folder.finish({**facts, "bad_steps": self.progress.bad_steps})

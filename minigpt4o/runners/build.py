@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from minigpt4o.common.errors import ConfigError
+from minigpt4o.common.errors import ConfigError, DataError
 from minigpt4o.common.nodes import DatasetSpec
 from minigpt4o.common.registry import Part, registry
 from minigpt4o.conversation.encode import MAX_CONTEXT_LEN, SampleEncoder
@@ -58,11 +58,19 @@ def build_builders(settings: Settings, split: str, names: Iterable[str] | None =
         spec = settings.datasets[name]
         if not has_split(spec.builder, split):
             continue
-        builder = registry.build(_thinned(spec), name=name, split=split)
-        found[name] = _cleaning(builder, spec, split)
+        found[name] = build_builder(spec, split)
     if not found:
         raise ConfigError(f"no data set under `datasets` ({', '.join(chosen) or 'none given'}) has a {split!r} split")
     return found
+
+
+def build_builder(spec: DatasetSpec, split: str) -> Any:
+    """The builder of one data set and split, its texts cleaned as in training. Raises DataError."""
+    try:
+        builder = registry.build(_thinned(spec), name=spec.name, split=split)
+    except OSError as error:
+        raise DataError(f"datasets.{spec.name}: its files cannot be read: {error}") from error
+    return _cleaning(builder, spec, split)
 
 
 def _cleaning(builder: Any, spec: DatasetSpec, split: str) -> Any:
@@ -99,6 +107,12 @@ class CleanedAnswers:
 
     def fingerprint(self) -> str:
         return fingerprint_of(self.builder)
+
+    def __getattr__(self, name: str) -> Any:
+        """What only some builders have: an order of their own, lengths, kinds of media."""
+        if name.startswith("__") or name == "builder":
+            raise AttributeError(name)
+        return getattr(self.builder, name)
 
 
 def _thinned(spec: Any) -> Part:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import Part, part, registry
@@ -41,13 +41,21 @@ class ChatSettings:
         # the page
         title: str = "minigpt4o"  # above the chat
         description: str = ""  # below the title, plain text
+        language: Literal["auto", "en", "ja"] = "auto"  # of the page; auto = what the browser asks for
         examples: list[str] = field(default_factory=list)  # questions to click; `file.png|question` attaches a file
+        tasks: dict[str, str] = field(
+            default_factory=dict
+        )  # shortcuts: task -> words of its message; empty = MiniGPT-v2's with its template, plain words elsewhere
+        models: dict[str, str] = field(
+            default_factory=dict
+        )  # others to switch to: label -> run folder, YAML, or checkpoint for this model; opened when first chosen
+        models_open: int = 1  # models in memory at one time; the one not used for longest makes room
         markdown: bool = False  # show messages as formatted text; false = letter by letter as they are
         server_name: str = "127.0.0.1"  # address to listen at; anything but this machine itself needs auth
         server_port: int = 7860  # a free one is taken (and named) if it is in use; 0 = any free one
         auth: list[str] = field(default_factory=list)  # `name:password` of those who may come in; empty = everyone
         share: bool = False  # open a public tunnel through gradio's servers
-        concurrency: int = 1  # answers generated at the same time
+        concurrency: int = 8  # answers generated at the same time
         max_queue: int = 32  # people who may wait for their answer
 
     def __init__(self, config: Config, *, settings: Any = None) -> None:

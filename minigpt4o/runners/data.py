@@ -7,11 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minigpt4o.common import distributed
 from minigpt4o.common.distributed import World
-from minigpt4o.common.errors import ConfigError
+from minigpt4o.common.errors import ConfigError, Preempted
+from minigpt4o.common.files import write_json
+from minigpt4o.datasets.bad import merged, report_of
 from minigpt4o.datasets.base import fingerprint_of
 from minigpt4o.datasets.loader import TrainLoader
 from minigpt4o.runners.build import build_builders, build_encoders
+from minigpt4o.runners.pace import COMPAT
 
 if TYPE_CHECKING:
     from minigpt4o.common.config import Settings
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 32  # if nobody names one
+REPORT = "data_report"  # .json: what was wrong with the data
 
 
 def train_builders(settings: Settings, splits: Sequence[str]) -> dict[str, Any]:
@@ -86,7 +91,9 @@ def quarantine_file(run: Path, world: World) -> Path:
 
 def open_loader(runner: Runner, quarantine: Path | None) -> TrainLoader:
     """The endless training loader at its first position."""
-    config, world = runner.config, runner.world
+    config, world, specs = runner.config, runner.world, runner.settings.datasets
+    replacement = [name for name in runner.builders if getattr(specs[name], "replacement", False)]
+    check_order(config, replacement)
     return TrainLoader(
         runner.builders,
         sample_weights(runner.settings, runner.builders),
@@ -99,7 +106,66 @@ def open_loader(runner: Runner, quarantine: Path | None) -> TrainLoader:
         pad_id=pad_id(runner.model),
         max_bad_fraction=config.max_bad_fraction,
         quarantine=quarantine,
+        global_batch=runner.global_batch,
+        replacement=replacement,
+        exact_epoch=config.exact_epoch,
+        group_by_length=config.group_by_length,
+        group_window=config.group_window,
+        prefetch_factor=config.prefetch_factor,
+        pin_memory=world.device.type == "cuda",
     )
+
+
+def check_order(config: Any, replacement: Sequence[str]) -> None:
+    """Raises ConfigError if the wishes for the order of samples contradict one another."""
+    if config.prefetch_factor < 1 or config.group_window < 0:
+        raise ConfigError(
+            f"run.prefetch_factor: {config.prefetch_factor} must be 1 or more, run.group_window: "
+            f"{config.group_window} 0 or more"
+        )
+    if config.exact_epoch and config.profile == COMPAT:
+        raise ConfigError("run.exact_epoch: the reference's loop (run.profile: compat) knows no last batch; unset one")
+    if config.exact_epoch and config.iters_per_epoch:
+        raise ConfigError(
+            f"run.iters_per_epoch: {config.iters_per_epoch} says how long an epoch is, and run.exact_epoch says that "
+            "it is all samples; leave iters_per_epoch empty, or set run.max_steps to end the run earlier"
+        )
+    if config.exact_epoch and replacement:
+        raise ConfigError(
+            f"datasets.{replacement[0]}.replacement: a set drawn from with replacement has no pass in which each "
+            "sample comes once, as run.exact_epoch wants; unset one of them"
+        )
+
+
+def bad_of_all_ranks(runner: Runner) -> dict[str, Any]:
+    """The bad samples that all ranks have counted. Every rank must call it."""
+    return merged(distributed.gather_objects(runner.loader.bad.state()))
+
+
+def write_report(runner: Runner, error: BaseException | None = None) -> None:
+    """`data_report.json` in the run's folder: bad samples by data set and reason, the first of each named.
+
+    After an error nobody can be waited for, and each rank tells what it has seen itself.
+    """
+    if not hasattr(runner, "loader") or not runner.path.name:
+        return
+    together = error is None or isinstance(error, Preempted)
+    state = bad_of_all_ranks(runner) if together else runner.loader.bad.state()
+    report = report_of(state, runner.config.max_bad_fraction)
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    ended = {"step": runner.progress.step, "ended": "finished" if error is None else first}
+    if together and runner.world.rank:
+        return
+    name = f"{REPORT}.rank{runner.world.rank}.json" if runner.world.rank else f"{REPORT}.json"
+    try:
+        write_json(runner.path / name, {**ended, **report})
+    except OSError as trouble:  # the error that ends the run is the one to be told
+        log.warning("%s cannot be written: %s", runner.path / name, trouble)
+    if together:
+        for old in runner.path.glob(f"{REPORT}.rank*.json"):  # of a part of this run that failed
+            old.unlink()
+    if report["bad"]:
+        log.warning("%d of %d samples could not be used, see %s", report["bad"], report["bad"] + report["good"], name)
 
 
 def pad_id(model: Any) -> int:

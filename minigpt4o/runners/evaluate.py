@@ -13,32 +13,34 @@ from typing import Any
 import torch
 
 from minigpt4o.common import distributed
-from minigpt4o.common.errors import ConfigError, DataError
+from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.files import write_json
 from minigpt4o.common.registry import registry
-from minigpt4o.runners import rundir
 from minigpt4o.runners.build import build_builders, build_encoders
 from minigpt4o.runners.evaluate_answers import MediaCache, Questioner
-from minigpt4o.runners.evaluate_folder import EvaluationFolder, config_hash
-from minigpt4o.runners.evaluate_items import CONDITIONS, SEEN, Asked, Item, collect, data_hash, under
+from minigpt4o.runners.evaluate_folder import RESULTS, EvaluationFolder, config_hash
+from minigpt4o.runners.evaluate_items import (
+    CONDITIONS,
+    SEEN,
+    Data,
+    Item,
+    collect,
+    data_hash,
+    ensure_usable,
+    prompts_hash,
+    under,
+)
 from minigpt4o.runners.evaluate_journal import Journal
 from minigpt4o.runners.evaluate_model import Variant, build_variant, checkpoint_marks
-from minigpt4o.runners.evaluate_results import Scored, Tree, breakdown, gain, scored, table
+from minigpt4o.runners.evaluate_ranking import how_answered
+from minigpt4o.runners.evaluate_results import Tree
+from minigpt4o.runners.evaluate_summary import Answers, results
+from minigpt4o.runners.evaluate_table import table
 
 log = logging.getLogger(__name__)
 
 WAIT_S = 3600.0  # the longest that ranks wait for each other
 AS_CONFIGURED = "model"  # label of the only variant if none is named
-
-
-@dataclass
-class Data:
-    """One data set as it is asked."""
-
-    name: str
-    task: Any
-    asked: Asked
-    conditions: dict[str, list[Item]]  # seen, blind, shuffled -> prompts
 
 
 @registry.register("runner", "evaluate")
@@ -60,11 +62,14 @@ class Evaluate:
         baselines: list[str] = field(default_factory=lambda: ["blind", "shuffled"])  # conditions to compare with
         baseline_limit: int | None = None  # seeded choice of so many prompts per data set for the baselines; none = all
         bootstrap: int = 1000  # resamplings behind each interval
-        group_by: list[str] = field(default_factory=lambda: ["question_type"])  # facts to break scores down by
+        group_by: list[str] = field(
+            default_factory=lambda: ["question_type", "answer_type", "box_size", "answer_length"]
+        )  # facts to break scores down by: box_size, answer_length, or what the data set's rows tell
         max_bad_fraction: float = 0.01  # largest share of a data set that may be unusable
         report: bool = True  # write report.html
         curves: list[str] = field(default_factory=list)  # run or job folders whose training curves the report draws
-        gallery: int = 8  # examples per data set in the report
+        report_mb: float = 20.0  # largest size of report.html in megabytes; media and examples beyond are left out
+        gallery: int = 60  # examples per data set in the report: half drawn at random, half mistakes, if so many
         device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
         threads: int | None = None  # CPU threads of torch; none = torch's own choice
 
@@ -85,11 +90,11 @@ class Evaluate:
         world = distributed.start(self.config.device, timeout_s=WAIT_S)
         try:
             marks = checkpoint_marks([*self.variants().values(), self.settings.model.values.get("ckpt", "")])
-            folder = EvaluationFolder(self.config, "/".join([config_hash(self.settings), *marks]))
+            identity = "/".join([config_hash(self.settings), *marks])
+            folder = EvaluationFolder(self.config, identity, self.settings)
             try:
-                data = self.collect()
-                journals, variants = self.answer_all(data, folder, world)
-                distributed.main_decides(lambda: self.conclude(data, journals, variants, folder.path))
+                answers = self.answer_all(self.collect(), folder, world)
+                distributed.main_decides(lambda: self.conclude(answers, folder.path))
             finally:
                 folder.close()
         finally:
@@ -125,7 +130,8 @@ class Evaluate:
             asked = collect(
                 builder, tasks[name], name, self.settings.datasets[name].language, self.config.limit, self.config.seed
             )
-            self._check_share(name, sum(asked.skipped.values()), len(asked.items), asked.skipped)
+            bad, good = sum(asked.skipped.values()), len(asked.items)
+            ensure_usable(name, bad, good, asked.skipped, self.config.max_bad_fraction, asked.details)
             limit, seed = self.config.baseline_limit, self.config.seed
             conditions = {SEEN: asked.items}
             conditions |= {c: under(c, asked.items, name, limit, seed) for c in self.config.baselines}
@@ -147,22 +153,20 @@ class Evaluate:
             raise ConfigError("\n".join(problems) + f"\nset one of: {', '.join(scoring)}")
         return found
 
-    def answer_all(
-        self, data: Mapping[str, Data], folder: EvaluationFolder, world: distributed.World
-    ) -> tuple[dict[tuple[str, str, str], Journal], dict[str, Tree]]:
-        """Journals by (variant, data set, condition), all complete; and what each variant is."""
+    def answer_all(self, data: Mapping[str, Data], folder: EvaluationFolder, world: distributed.World) -> Answers:
+        """Every prompt answered by every variant."""
         journals: dict[tuple[str, str, str], Journal] = {}
         told: dict[str, Tree] = {}
         for label, checkpoint in self.variants().items():
             variant = build_variant(self.settings, label, checkpoint, world.device, self.config.seed)
-            told[label] = {"checkpoint": variant.checkpoint, "weights_sha256": variant.weights_sha256}
+            told[label] = variant.told()
             encoders = build_encoders(self.settings, variant.model, self.config.split)
             for name, one in data.items():
                 self.cache.wrap(encoders[name], name)
                 questioner = self.questioner(variant, encoders[name], one, world.device, world)
                 for condition, items in one.conditions.items():
                     journals[label, name, condition] = self.answer(variant, one, condition, items, questioner, folder)
-        return journals, told
+        return Answers(data, journals, told)
 
     def questioner(
         self, variant: Variant, encoder: Any, one: Data, device: torch.device, world: distributed.World | None = None
@@ -188,14 +192,18 @@ class Evaluate:
             "variant": variant.label,
             "weights": variant.weights_sha256,
             "config": config_hash(self.settings, one.name),
-            "data": data_hash(items, prompts),
+            "data": data_hash(items),
+            "prompts": prompts_hash(prompts),
+            "template": questioner.encoder.template.name,
+            "profile": questioner.encoder.template.profile,
+            "answered": how_answered([item.sample for item in items], questioner.encoder, one.task),
             "decoding": asdict(one.task.decoding),
             "batch_size": self.config.batch_size_eval,
         }
         path = folder.predictions(variant.label, one.name, condition)
         journal = Journal(path, header, questioner.rank, folder.resumed)
         distributed.barrier()  # everyone has read what is there before anyone appends or merges
-        if journal.complete:
+        if journal.complete and all(item.sample.id in journal.rows for item in items):  # else it was cut by others
             if questioner.rank == 0:
                 journal.tidy()  # a kill may have come between merging and removing
             return journal
@@ -211,82 +219,22 @@ class Evaluate:
         log.info("%s: %d answers in %.1f s (%.0f per second)", label, todo, seconds, todo / max(seconds, 1e-9))
         return journal
 
-    def results(
-        self, data: Mapping[str, Data], journals: Mapping[tuple[str, str, str], Journal], variants: Mapping[str, Tree]
-    ) -> tuple[Tree, dict[tuple[str, str], Scored]]:
-        """The tree of results.json, and the measured answers with media by (data set, variant)."""
-        config, datasets, kept = self.config, {}, {}
-        for name, one in data.items():
-            told: Tree = {}
-            for label in variants:
-                found: dict[str, Scored] = {}
-                for condition in one.conditions:
-                    journal = journals[label, name, condition]
-                    found[condition] = scored(one.task, journal.reread(), config.bootstrap, config.seed)
-                    facts = {
-                        "predictions": f"predictions/{journal.path.name}",
-                        "data_sha256": journal.header["header"]["data"],
-                    }
-                    found[condition].result |= facts
-                seen = found[SEEN]
-                self._check_share(
-                    f"{name}, {label}",
-                    seen.result["asked"] - seen.result["n"],
-                    seen.result["n"],
-                    seen.result["skipped"],
-                )
-                seen.result["by"] = breakdown(seen, config.group_by, config.bootstrap, config.seed)
-                gains = {c: gain(seen, f, config.bootstrap, config.seed) for c, f in found.items() if c != SEEN}
-                told[label] = {"conditions": {c: f.result for c, f in found.items()}, "gain": gains}
-                kept[name, label] = seen
-            datasets[name] = {
-                "task": self.settings.datasets[name].task.name,
-                "headline": seen.headline,
-                "n": len(one.conditions[SEEN]),
-                "skipped": dict(one.asked.skipped),
-                "decoding": asdict(one.task.decoding),
-                "prompt_example": seen.predictions[0].prompt if seen.predictions else "",
-                "variants": told,
-            }
-        run = {
-            "job_name": config.job_name,
-            "split": config.split,
-            "seed": config.seed,
-            "bootstrap": config.bootstrap,
-            "limit": config.limit,
-            "baseline_limit": config.baseline_limit,
-            "versions": rundir.versions(),
-            "git": rundir.git_commit(),
-            "hardware": rundir.hardware(str(distributed.pick_device(config.device))),
-        }
-        return {"format": 1, "run": run, "variants": dict(variants), "datasets": datasets}, kept
-
-    def _check_share(self, name: str, bad: int, good: int, reasons: Mapping[str, int]) -> None:
-        if not good or bad / (bad + good) > self.config.max_bad_fraction:
-            why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "the split is empty"
-            raise DataError(
-                f"{name}: {bad} of {bad + good} samples cannot be asked ({why}); mend the data or raise "
-                f"run.max_bad_fraction (now {self.config.max_bad_fraction:g}); answers so far are kept"
-            )
-
-    def conclude(
-        self,
-        data: Mapping[str, Data],
-        journals: Mapping[tuple[str, str, str], Journal],
-        variants: Mapping[str, Tree],
-        folder: Path,
-    ) -> None:
+    def conclude(self, answers: Answers, folder: Path) -> None:
         """results.json, report.html and the table."""
-        results, found = self.results(data, journals, variants)
-        results["run"] |= {"run_id": folder.name, "seconds": round(time.monotonic() - self.started, 1)}
-        write_json(folder / "results.json", results)
-        sys.stdout.write("\n" + table(results))
+        tree, found = results(answers, self.config, self.settings, folder)
+        tree["run"] |= {"run_id": folder.name, "seconds": round(time.monotonic() - self.started, 1)}
+        write_json(folder / RESULTS, tree)
+        sys.stdout.write("\n" + table(tree))
         if self.config.report:
             from minigpt4o.runners.report import write_report
-            from minigpt4o.runners.report_gallery import choose
+            from minigpt4o.runners.report_examples import Browsed, choose
 
-            items = {name: {i.sample.id: i.sample for i in one.conditions[SEEN]} for name, one in data.items()}
-            examples = choose(items, found, list(results["variants"]), self.config.gallery, self.config.seed)
-            write_report(folder / "report.html", results, examples, [Path(c) for c in self.config.curves])
+            config = self.config
+
+            def examples(size: int) -> Browsed:
+                return choose(answers, found, config.gallery, config.seed, size, config.group_by)
+
+            curves = [Path(run) for run in config.curves]
+            write_report(folder / "report.html", tree, examples, curves, int(config.report_mb * 1e6))
             sys.stdout.write(f"\nreport: {folder / 'report.html'}\n")
-        sys.stdout.write(f"results: {folder / 'results.json'}\n")
+        sys.stdout.write(f"results: {folder / RESULTS}\n")

@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,14 +19,36 @@ from minigpt4o.common.errors import SkipSample
 from minigpt4o.conversation.answers import ANSWER_RULES
 from minigpt4o.conversation.batch import Decoding, Example
 from minigpt4o.conversation.encode import SampleEncoder
+from minigpt4o.conversation.objects import Geometry, answered_about, in_original_frame, written
 from minigpt4o.conversation.sample import MARKS, Media, Sample
 from minigpt4o.datasets.collate import collate
 from minigpt4o.runners.evaluate_items import Item, one_key
 from minigpt4o.runners.evaluate_journal import Journal, Row
+from minigpt4o.runners.evaluate_ranking import Ranked, rank
+from minigpt4o.tasks.choice import GENERATED
 
 log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 15.0
+
+
+Opened = tuple[torch.Tensor, Any]  # what the model sees, and the geometry of a picture whose frame was changed
+
+
+class Remembering:
+    """A processor that looks into a cache first."""
+
+    def __init__(self, cache: MediaCache, owner: str, processor: Callable) -> None:
+        self.cache, self.owner, self.processor = cache, owner, processor
+        if hasattr(processor, "open"):
+            self.open = self._open
+
+    def __call__(self, media: Media, rng: random.Random) -> torch.Tensor:
+        return self.cache.get(self.owner, media, self.processor).result()[0]
+
+    def _open(self, media: Media, rng: random.Random, boxes: Sequence[Any] = ()) -> Opened:
+        """The picture with its geometry; a prompt's picture does not depend on boxes."""
+        return self.cache.get(self.owner, media, self.processor).result()
 
 
 class MediaCache:
@@ -34,7 +56,7 @@ class MediaCache:
 
     def __init__(self, budget: int = 256 << 20, workers: int = 0) -> None:
         self.budget = budget  # bytes of tensors kept
-        self._held: OrderedDict[tuple, Future[torch.Tensor]] = OrderedDict()
+        self._held: OrderedDict[tuple, Future[Opened]] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(workers) if workers > 0 else None
@@ -42,14 +64,8 @@ class MediaCache:
     def wrap(self, encoder: SampleEncoder, owner: str) -> None:
         """Let an encoder's processors look here first. `owner` tells apart processors with different settings."""
         encoder.processors = {
-            kind: self._remembering(processor, f"{owner}/{kind}") for kind, processor in encoder.processors.items()
+            kind: Remembering(self, f"{owner}/{kind}", processor) for kind, processor in encoder.processors.items()
         }
-
-    def _remembering(self, processor: Callable, owner: str) -> Callable[[Media, random.Random], torch.Tensor]:
-        def process(media: Media, rng: random.Random) -> torch.Tensor:
-            return self._get(owner, media, processor).result()
-
-        return process
 
     def prefetch(self, encoder: SampleEncoder, samples: Sequence[Sample]) -> None:
         """Open the media of samples in the background; does nothing without workers."""
@@ -61,19 +77,21 @@ class MediaCache:
                     for one in media:
                         self._pool.submit(_quietly, encoder.processors[kind], one)
 
-    def _get(self, owner: str, media: Media, processor: Callable) -> Future[torch.Tensor]:
+    def get(self, owner: str, media: Media, processor: Callable) -> Future[Opened]:
+        """The medium as the processor opens it, now or earlier; its SkipSample too."""
         key = (owner, *one_key(media))
         with self._lock:
             found = self._held.get(key)
             if found is not None:
                 self._held.move_to_end(key)
                 return found
-            future: Future[torch.Tensor] = Future()
+            future: Future[Opened] = Future()
             self._held[key] = future
         try:
-            tensor = processor(media, random.Random(0))
-            future.set_result(tensor)
-            self._count(tensor.numel() * tensor.element_size())
+            look, rng = getattr(processor, "open", None), random.Random(0)
+            opened = look(media, rng) if look is not None else (processor(media, rng), None)
+            future.set_result(opened)
+            self._count(opened[0].numel() * opened[0].element_size())
         except BaseException as error:
             future.set_exception(error)
             if not isinstance(error, SkipSample):
@@ -89,7 +107,7 @@ class MediaCache:
                     return
                 del self._held[key]
                 if oldest.exception() is None:
-                    self._bytes -= oldest.result().numel() * oldest.result().element_size()
+                    self._bytes -= oldest.result()[0].numel() * oldest.result()[0].element_size()
 
 
 def _quietly(processor: Callable, media: Media) -> None:
@@ -112,6 +130,7 @@ class Questioner:
 
     def prompt_text(self, sample: Sample) -> str:
         """The prompt as the template renders it, with marks where media stand."""
+        sample = written(sample)
         turns = sample.turns[:-1] if sample.turns and sample.turns[-1].role == "assistant" else sample.turns
         segments = self.encoder.template.serving.render(turns, open_answer=True)
         marks = {str(kind): mark for kind, mark in MARKS.items()}
@@ -126,23 +145,20 @@ class Questioner:
     def _length(self, sample: Sample) -> int:
         media = {"image": len(sample.images), "audio": len(sample.audios)}
         slots = sum(count * self.encoder.slots.get(kind, 0) for kind, count in media.items())
-        return slots + sum(len(turn.text.encode()) for turn in sample.turns[:-1])
+        return slots + sum(len(turn.text.encode()) for turn in written(sample).turns[:-1])
 
     def ask_all(self, items: Sequence[Item], journal: Journal, decoding: Decoding, label: str) -> None:
         """Answer every item that the journal lacks. A batch that was begun is asked again as a whole, so that its
         answers do not depend on where an earlier run was stopped."""
         batches = self.batches(items)[self.rank :: self.world_size]
         open_batches = [b for b in batches if any(item.sample.id not in journal.rows for item in b)]
-        started = shown = time.monotonic()
+        pace = Pace(label, sum(map(len, open_batches)))
         for number, batch in enumerate(open_batches):
             if number + 1 < len(open_batches):
                 self.cache.prefetch(self.encoder, [item.sample for item in open_batches[number + 1]])
             for row in self.ask(batch, decoding):
                 journal.write(row)
-            if time.monotonic() - shown > PROGRESS_EVERY_S:
-                shown = time.monotonic()
-                left = (shown - started) / (number + 1) * (len(open_batches) - number - 1)
-                log.info("%s: batch %d of %d, about %.0f s left", label, number + 1, len(open_batches), left)
+            pace.add(len(batch))
 
     def ask(self, batch: Sequence[Item], decoding: Decoding) -> list[Row]:
         """One row per item of the batch, in order; an item whose media cannot be opened gives a row that says so."""
@@ -153,21 +169,63 @@ class Questioner:
                 examples[place] = self.encoder.prompt(item.sample, random.Random(0))
             except SkipSample as skip:
                 reasons[place] = skip
-        answers: list[str] = []
-        if examples:
-            collated = collate(list(examples.values()), self.model.tokenizer.pad_token_id, side="left")
-            template = self.encoder.template.serving
-            answers = self.model.generate(collated.to(self.device), decoding, stop=template.stop)
-            answers = [ANSWER_RULES[template.answer](answer) for answer in answers]
-        answered = dict(zip(examples, answers, strict=True))
-        return [self._row(item, answered.get(place), reasons.get(place)) for place, item in enumerate(batch)]
+        ranked = rank(self.model, self.encoder, self.task, examples, self.device)
+        said = self._generated({i: e for i, e in examples.items() if self.task.generates(e.sample)}, decoding)
+        rows = []
+        for place, item in enumerate(batch):
+            if place in reasons:
+                rows.append(self._unasked(item, reasons[place]))
+            else:
+                frame = answered_about(examples[place].sample, examples[place].geometries)
+                rows.append(self._row(item, said.get(place), ranked.get(place), frame))
+        return rows
 
-    def _row(self, item: Item, answer: str | None, skip: SkipSample | None) -> Row:
-        if skip is not None or answer is None:
-            assert skip is not None
-            return {"id": item.sample.id, "skipped": [skip.reason, skip.detail]}
+    def _generated(self, examples: Mapping[int, Example], decoding: Decoding) -> dict[int, str]:
+        """Answers by the place of their example."""
+        if not examples:
+            return {}
+        collated = collate(list(examples.values()), self.model.tokenizer.pad_token_id, side="left")
+        template = self.encoder.template.serving
+        answers = self.model.generate(collated.to(self.device), decoding, stop=template.stop)
+        clean = ANSWER_RULES[template.answer]
+        return {place: clean(answer) for place, answer in zip(examples, answers, strict=True)}
+
+    def _row(self, item: Item, raw: str | None, ranked: Ranked | None, frame: Geometry | None) -> Row:
+        """The answer with its boxes in the frame of the original picture, as the true ones are."""
+        chosen = ranked.answer if ranked is not None else raw
+        assert chosen is not None, f"{item.sample.id}: the task neither generates nor gives choices"
+        answer = in_original_frame(chosen, frame)
         row: Row = self.task.prediction(item.sample, self.prompt_text(item.sample), answer, item.donor).row()
+        if answer != chosen:
+            row["meta"]["raw_answer"] = chosen
+        if ranked is not None:
+            row["meta"] |= ranked.meta() | ({GENERATED: raw} if raw is not None else {})
         return row
+
+    def _unasked(self, item: Item, skip: SkipSample) -> Row:
+        """No answer, the reason, and the truth it is measured against all the same."""
+        row: Row = self.task.prediction(item.sample, self.prompt_text(item.sample), "", item.donor).row()
+        return {**row, "skipped": [skip.reason, skip.detail]}
+
+
+class Pace:
+    """Now and then says how far the answers are, how fast they come and how long the rest will take."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total, self.done = label, total, 0
+        self.started = self.shown = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """So many more are answered."""
+        self.done += count
+        now = time.monotonic()
+        if now - self.shown < PROGRESS_EVERY_S or self.done >= self.total:
+            return
+        self.shown = now
+        rate = self.done / (now - self.started)
+        left = (self.total - self.done) / rate
+        words = f"{rate:.1f} per second, about {left:.0f} s left" if rate >= 1 else f"about {left / 60:.0f} min left"
+        log.info("%s: %d of %d prompts of this rank, %s", self.label, self.done, self.total, words)
 
 
 def skips_of(rows: Sequence[Row]) -> Counter[str]:

@@ -13,16 +13,18 @@ from typing import Any
 
 from minigpt4o.common import distributed
 from minigpt4o.common.errors import ConfigError
-from minigpt4o.common.files import sweep, write_json
+from minigpt4o.common.files import sweep, write_bytes, write_json
 from minigpt4o.runners.rundir import LOCK, check_writable, new_run_id
+from minigpt4o.runners.setup import config_text
 
 log = logging.getLogger(__name__)
 
 MARK = "evaluation.json"  # written first: which configuration is evaluated here
+CONFIG = "evaluation.yaml"  # the resolved configuration: what --from and people read
 RESULTS = "results.json"  # written last
 PREDICTIONS = "predictions"  # folder of the answers
 # Settings of `run` that may change between a stopped evaluation and its continuation.
-_FREE = "run_id resume num_workers threads device report curves gallery bootstrap group_by max_bad_fraction"
+_FREE = "run_id resume num_workers threads device report report_mb curves gallery bootstrap group_by max_bad_fraction"
 FREE_KEYS = frozenset(_FREE.split())
 
 
@@ -38,11 +40,17 @@ def config_hash(settings: Any, dataset: str = "") -> str:
     return hashlib.sha256(json.dumps(chosen, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def file_name(*words: str) -> str:
+    """Words as the stem of a file."""
+    return ".".join(re.sub(r"[^\w-]+", "_", word) for word in words)
+
+
 class EvaluationFolder:
     """`<output_dir>/<job_name>/<run_id>`; rank 0 chooses and locks it, the others follow."""
 
-    def __init__(self, config: Any, identity: str) -> None:
+    def __init__(self, config: Any, identity: str, settings: Any) -> None:
         self.resumed = config.resume
+        self._config = config_text(settings)
         self._lock: int | None = None
         job = Path(config.output_dir) / config.job_name
         self.path = Path(distributed.main_decides(lambda: str(self._choose(job, config, identity))))
@@ -63,6 +71,7 @@ class EvaluationFolder:
         for place in (folder, folder / PREDICTIONS):
             sweep(place)
         write_json(folder / MARK, {"config": identity})
+        write_bytes(folder / CONFIG, self._config.encode())
         return folder
 
     def _unfinished(self, job: Path, identity: str) -> Path | None:
@@ -90,8 +99,7 @@ class EvaluationFolder:
 
     def predictions(self, variant: str, dataset: str, condition: str) -> Path:
         """The predictions file of one variant, data set and condition."""
-        words = [re.sub(r"[^\w-]+", "_", word) for word in (variant, dataset, condition)]
-        return self.path / PREDICTIONS / (".".join(words) + ".jsonl")
+        return self.path / PREDICTIONS / f"{file_name(variant, dataset, condition)}.jsonl"
 
     def close(self) -> None:
         """Let go of the folder."""

@@ -7,13 +7,16 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
-from minigpt4o.common.errors import ConfigError, SkipSample
+from minigpt4o.common.errors import ConfigError, DataError, SkipSample
+from minigpt4o.conversation.objects import written
 from minigpt4o.conversation.sample import MARKS, Media, Sample, Turn
 
+NAMED = 3  # examples that are named for each fault
 SEEN, BLIND, SHUFFLED = "seen", "blind", "shuffled"
 CONDITIONS = (SEEN, BLIND, SHUFFLED)
 
@@ -35,6 +38,32 @@ class Asked:
 
     items: list[Item]
     skipped: Counter[str] = field(default_factory=Counter)  # samples without a usable prompt, by reason
+    details: list[str] = field(default_factory=list)  # which they are, the first ones of each reason
+    repeated: list[str] = field(default_factory=list)  # ids that came again; the later ones are called id#2 or id@place
+    met: set[str] = field(default_factory=set)  # ids of the samples
+
+
+@dataclass
+class Data:
+    """One data set as it is asked."""
+
+    name: str
+    task: Any
+    asked: Asked
+    conditions: dict[str, list[Item]]  # seen, blind, shuffled -> prompts
+
+
+def ensure_usable(
+    name: str, bad: int, good: int, reasons: Mapping[str, int], limit: float, examples: Sequence[str] = ()
+) -> None:
+    """Raises DataError if more than the share `limit` of the samples cannot be asked; the first example is told."""
+    if not good or bad / (bad + good) > limit:
+        why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "the split is empty"
+        why += f"; first: {examples[0]}" if examples else ""
+        raise DataError(
+            f"{name}: {bad} of {bad + good} samples cannot be asked ({why}); mend the data or raise "
+            f"run.max_bad_fraction (now {limit:g}); answers so far are kept"
+        )
 
 
 def collect(builder: Any, task: Any, name: str, language: str, limit: int | None, seed: int) -> Asked:
@@ -47,15 +76,29 @@ def collect(builder: Any, task: Any, name: str, language: str, limit: int | None
     for index in indices:
         try:
             sample = builder.sample(index, random.Random(f"{seed}/{name}/{index}"))
+            written(sample)  # boxes that cannot be written are told here
         except SkipSample as skip:
             asked.skipped[skip.reason] += 1
+            if asked.skipped[skip.reason] <= NAMED:
+                asked.details.append(str(skip))
             continue
+        if sample.id.rpartition("#")[0] in asked.met:  # the builder has told them apart
+            asked.repeated.append(sample.id.rpartition("#")[0])
+        asked.met.add(sample.id)
         for item in task.items(replace(sample, dataset=name, language=sample.language or language)):
             if item.id in known:
-                item = replace(item, id=f"{item.id}@{index}")
+                asked.repeated.append(item.id)
+                meta = {"official_id": item.id, **item.meta}
+                item = replace(item, id=_unused(f"{item.id}@{index}", known), meta=meta)
             known.add(item.id)
             asked.items.append(Item(item))
     return asked
+
+
+def _unused(name: str, known: set[str]) -> str:
+    while name in known:
+        name += "@"
+    return name
 
 
 def under(condition: str, items: Sequence[Item], name: str, limit: int | None, seed: int) -> list[Item]:
@@ -121,14 +164,20 @@ def one_key(media: Media) -> tuple[str, int, int]:
     return media.path, media.offset, media.size
 
 
-def data_hash(items: Sequence[Item], prompts: Sequence[str]) -> str:
-    """SHA-256 over prompts, truths, boxes and names of media: changes when the questions or the ground truth change."""
+def data_hash(items: Sequence[Item]) -> str:
+    """SHA-256 over questions, truths, boxes and names of media: whatever the template and the model, two runs that
+    asked the same have the same."""
     digest = hashlib.sha256()
-    for item, prompt in zip(items, prompts, strict=True):
+    for item in items:
         sample = item.sample
         boxes = [(box.xyxy, box.image_size) for box in sample.boxes]
-        last = [turn.text for turn in sample.turns[-1:]]
-        media = [str(m) for m in [*sample.images, *sample.audios]]
-        row = [sample.id, prompt, last, sample.answers, boxes, media, item.donor, sample.meta]
+        turns = [(turn.role, turn.text) for turn in written(sample).turns]
+        media = [PurePath(str(m)).name for m in [*sample.images, *sample.audios]]  # wherever they lie
+        row = [sample.id, turns, sample.answers, boxes, media, item.donor, sample.meta]
         digest.update(json.dumps(row, ensure_ascii=True, sort_keys=True, default=str).encode() + b"\n")
     return digest.hexdigest()
+
+
+def prompts_hash(prompts: Sequence[str]) -> str:
+    """SHA-256 over all prompts as the template renders them, in the data's order."""
+    return hashlib.sha256("\n\0".join(prompts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -38,9 +38,9 @@ class Journal:
         if resume:
             for file in [self.path, *self._parts()]:
                 self.rows.update(self._read(file))
-        else:
-            self.path.unlink(missing_ok=True)
-            self.part.unlink(missing_ok=True)
+        elif rank == 0:  # all of them: an earlier evaluation may have had more ranks
+            for file in [self.path, *self._parts()]:
+                file.unlink(missing_ok=True)
         self._handle: int | None = None
 
     @property
@@ -65,7 +65,12 @@ class Journal:
                 f"{file} holds answers of another {' / '.join(differs) or 'evaluation'}; they cannot be continued: "
                 "set run.resume=false to start them afresh, or give another run.run_id"
             )
-        return {row["id"]: row for row in rows[1:]}
+        found = {row["id"]: row for row in rows[1:]}
+        if len(found) < len(rows) - 1:
+            raise CheckpointError(
+                f"{file}: {len(rows) - 1 - len(found)} answers stand in it twice; set run.resume=false"
+            )
+        return found
 
     def open(self) -> None:
         """Cut the torn tail of this rank's part and make ready to append."""
@@ -100,8 +105,7 @@ class Journal:
 
     def finish(self, order: Sequence[str]) -> None:
         """Merge all ranks' parts in this order of ids; called by one rank when all have closed theirs."""
-        for file in self._parts():
-            self.rows.update(self._read(file))
+        self._merge(order)
         missing = [name for name in order if name not in self.rows]
         if missing:
             raise CheckpointError(
@@ -109,6 +113,18 @@ class Journal:
             )
         write_bytes(self.path, b"".join([line_of(self.header), *(line_of(self.rows[name]) for name in order)]))
         self.tidy()
+
+    def _merge(self, order: Sequence[str]) -> None:
+        """All parts' rows. Raises CheckpointError if two ranks answered one prompt, or one that was not asked."""
+        owner: dict[str, Path] = {}
+        wanted = set(order)
+        for file in self._parts():
+            for name, row in self._read(file).items():
+                if name in owner:
+                    raise CheckpointError(f"{self.path}: {name!r} stands in {owner[name].name} and in {file.name}")
+                if name not in wanted:
+                    raise CheckpointError(f"{file}: it answers {name!r}, which was not asked; set run.resume=false")
+                owner[name], self.rows[name] = file, row
 
     def tidy(self) -> None:
         """Remove parts that the merged file has made useless; called by one rank."""

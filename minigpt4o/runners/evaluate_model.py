@@ -14,7 +14,7 @@ import torch
 
 from minigpt4o.common.files import MANIFEST, find_checkpoint, sha256_of
 from minigpt4o.common.registry import Part, registry
-from minigpt4o.models.weight_files import locate
+from minigpt4o.common.weight_files import locate
 from minigpt4o.models.weights import TRAINED_FILE, tensor_shapes
 from minigpt4o.runners.hosts import tell_other_hosts
 
@@ -32,6 +32,13 @@ class Variant:
     model: Any
     checkpoint: str  # the folder that was laid over it; "" = none
     weights_sha256: str
+
+    def told(self) -> dict[str, str]:
+        """What results say of it: `checkpoint_sha256` is that of the folder's manifest, or of the file."""
+        path = Path(self.checkpoint)
+        marked = path if path.is_file() else path / MANIFEST
+        mark = sha256_of(marked) if self.checkpoint and marked.is_file() else ""
+        return {"checkpoint": self.checkpoint, "checkpoint_sha256": mark, "weights_sha256": self.weights_sha256}
 
 
 def variant_part(model: Part, checkpoint: str) -> tuple[Part, str]:

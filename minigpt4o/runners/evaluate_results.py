@@ -1,27 +1,29 @@
-"""From predictions to results: scores with intervals, what the media bring, scores by language and type, the table."""
+"""From predictions to scores with intervals, what the media bring, and scores by language, type, box and length."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from minigpt4o.metrics.intervals import paired_difference
-from minigpt4o.metrics.result import Measured
+from minigpt4o.conversation.sample import UNNAMED
+from minigpt4o.metrics.intervals import paired, paired_difference
+from minigpt4o.metrics.result import Measured, mean
+from minigpt4o.metrics.text import words
 from minigpt4o.runners.evaluate_answers import skips_of
-from minigpt4o.runners.evaluate_items import BLIND, SEEN, SHUFFLED
 from minigpt4o.runners.evaluate_journal import Row
 from minigpt4o.tasks.base import EvaluationTask, Prediction, score_of
 
 Tree = dict[str, Any]
-SIDE_BY_SIDE = 2  # variants that fit beside each other on a terminal
+BOX_SIZES = (("small", 0.05), ("medium", 0.25))  # below this share of the picture's area
+ANSWER_LENGTHS = (("1 word", 1), ("2-3 words", 3), ("4-8 words", 8), ("9-20 words", 20))  # at most so many
 
 
 @dataclass
 class Scored:
     """The answers of one data set, variant and condition, measured."""
 
-    predictions: list[Prediction]
+    predictions: list[Prediction]  # what could not be asked is among them, with an empty answer
     measured: dict[str, Measured]
     result: Tree = field(default_factory=dict)
 
@@ -38,12 +40,48 @@ class Scored:
 
 
 def scored(task: EvaluationTask, rows: Sequence[Row], rounds: int, seed: int) -> Scored:
-    """Measure the rows of a predictions file."""
-    predictions = [Prediction.from_row(row) for row in rows if "skipped" not in row]
+    """Measure the rows of a predictions file.
+
+    Samples about one picture or sound are no independent draws: intervals draw them together.
+    A sample that could not be asked, or has no answer, stays in the denominator as an empty answer that is wrong;
+    `scores_answered` then gives the same over the answered ones alone.
+    """
+    answered = sum("skipped" not in row for row in rows)
+    known = [row for row in rows if "truth" in row] if answered else []
+    predictions = [Prediction.from_row(row) for row in known]
+    gone = {place for place, row in enumerate(known) if "skipped" in row}
     measured = task.measure(predictions) if predictions else {}
-    scores = {name: asdict(score_of(one, rounds, seed)) for name, one in measured.items()}
-    result = {"n": len(predictions), "asked": len(rows), "skipped": dict(skips_of(rows)), "scores": scores}
+    measured = {
+        name: replace(_wrong_at(one, gone), groups=list(map(_shown, predictions))) for name, one in measured.items()
+    }
+    result: Tree = {"n": answered, "asked": len(rows), "skipped": dict(skips_of(rows))}
+    empty = sum(not row["answer"].strip() for row in rows if "skipped" not in row)
+    if empty:
+        result["empty_answers"] = empty
+    result["scores"] = {name: asdict(score_of(one, rounds, seed)) for name, one in measured.items()}
+    if gone:
+        kept = [place for place in range(len(known)) if place not in gone]
+        alone = {name: one.subset(kept) for name, one in measured.items()}
+        result["scores_answered"] = {name: asdict(score_of(one, rounds, seed)) for name, one in alone.items()}
     return Scored(predictions, measured, result)
+
+
+def _shown(prediction: Prediction) -> str:
+    """The media an answer is about, by name; the sample itself where it has none or they have no names."""
+    named = prediction.media and all(UNNAMED not in names for names in prediction.media.values())
+    return str(prediction.media) if named else prediction.id
+
+
+def _wrong_at(measured: Measured, gone: set[int]) -> Measured:
+    """A mean metric is 0 where nothing was answered, whatever it makes of an empty answer; a metric of sums, and one
+    that counts errors, takes the empty answer as it is. None of them is an answer that could not be read."""
+    if not gone:
+        return measured
+    unread = [one and place not in gone for place, one in enumerate(measured.unread)]
+    if measured.corpus is not None or measured.better == "lower":
+        return replace(measured, unread=unread)
+    each = [0.0 if place in gone else value for place, value in enumerate(measured.each)]
+    return replace(measured, each=each, value=mean(each), unread=unread)
 
 
 def breakdown(found: Scored, keys: Sequence[str], rounds: int, seed: int) -> Tree:
@@ -52,8 +90,7 @@ def breakdown(found: Scored, keys: Sequence[str], rounds: int, seed: int) -> Tre
     for key in ("language", *keys):
         groups: dict[str, list[int]] = {}
         for place, prediction in enumerate(found.predictions):
-            value = prediction.language if key == "language" else prediction.meta.get(key, "")
-            groups.setdefault(str(value), []).append(place)
+            groups.setdefault(fact(prediction, key), []).append(place)
         if len(groups) > 1 or (key == "language" and "" not in groups):
             tree[key] = {
                 group: {
@@ -64,105 +101,46 @@ def breakdown(found: Scored, keys: Sequence[str], rounds: int, seed: int) -> Tre
     return tree
 
 
-def gain(seen: Scored, baseline: Scored, rounds: int, seed: int) -> Tree:
-    """What the media bring: headline of seen minus baseline on the samples both answered, with the paired interval."""
-    with_media, without = seen.each(), baseline.each()
-    shared = [name for name in without if name in with_media]
-    a, b = [with_media[name] for name in shared], [without[name] for name in shared]
-    found = paired_difference(a, b, rounds, seed)
-    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n, "interval": found.method}
+def fact(prediction: Prediction, key: str) -> str:
+    """What divides predictions: language, box_size, answer_length, or a key of their meta."""
+    if key == "language":
+        return prediction.language
+    if key in prediction.meta:
+        return str(prediction.meta[key])
+    if key == "box_size":
+        return box_size(prediction)
+    return answer_length(prediction) if key == "answer_length" else ""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """The headline of one data set and variant, as table and report show it."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    unparsable: int
-    blind: float | None
-    shuffled: float | None
-    gain: float | None  # the smaller of the gains over the baselines
-    gain_low: float | None
-
-
-def cell(dataset: Mapping[str, Any], label: str) -> Cell | None:
-    """The headline numbers from a `datasets` node of results.json; None if that variant has no score."""
-    conditions = dataset["variants"][label]["conditions"]
-    metric = dataset["headline"]
-    score = conditions[SEEN]["scores"].get(metric)
-    if score is None:
-        return None
-    others = {name: conditions.get(name, {}).get("scores", {}).get(metric) for name in (BLIND, SHUFFLED)}
-    gains = [g for g in dataset["variants"][label]["gain"].values() if g["n"]]
-    smallest = min(gains, key=lambda g: g["value"], default=None)
-    return Cell(
-        score["value"],
-        score["low"],
-        score["high"],
-        score["n"],
-        score["unparsable"],
-        others[BLIND]["value"] if others[BLIND] else None,
-        others[SHUFFLED]["value"] if others[SHUFFLED] else None,
-        smallest["value"] if smallest else None,
-        smallest["low"] if smallest else None,
-    )
-
-
-def table(results: Mapping[str, Any]) -> str:
-    """The headline of every data set as aligned text; up to two variants side by side, more below each other."""
-    labels = list(results["variants"])
-    beside = len(labels) <= SIDE_BY_SIDE
-    numbers = ["blind", "shuffled", "gain"]
-    lines = [["data set", "metric", "n"]]
-    lines[0] += (
-        [w for label in labels for w in (f"{label} [95 %]", *numbers)] if beside else ["model", "score", *numbers]
-    )
-    for name, dataset in results["datasets"].items():
-        lead = [name, dataset["headline"] or "-", str(dataset["n"])]
-        cells = {label: _cells(cell(dataset, label)) for label in labels}
-        if beside:
-            lines.append([*lead, *(word for label in labels for word in cells[label])])
-        else:
-            lines += [[*lead, label, *cells[label]] for label in labels]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    rows = [
-        "  ".join(
-            f"{word:<{w}}" if i < 2 else f"{word:>{w}}" for i, (word, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
+def box_size(prediction: Prediction) -> str:
+    """small, medium or large: the largest true box by its share of the picture's area; "" without boxes."""
+    shares = [
+        abs((box.xyxy[2] - box.xyxy[0]) * (box.xyxy[3] - box.xyxy[1])) / max(box.image_size[0] * box.image_size[1], 1)
+        for box in prediction.boxes
     ]
-    rows.insert(1, "-" * len(rows[0]))
-    return "\n".join(row.rstrip() for row in rows) + "\n" + _notes(results)
+    return next((name for name, top in BOX_SIZES if max(shares) < top), "large") if shares else ""
 
 
-def _cells(found: Cell | None) -> list[str]:
-    if found is None:
-        return ["no answers", "-", "-", "-"]
-    score = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
-    return [score, _number(found.blind), _number(found.shuffled), _number(found.gain, "+.3f")]
+def answer_length(prediction: Prediction) -> str:
+    """How many words the true answer has (of several, the first); characters of Japanese where nothing cuts words."""
+    if not prediction.truth or prediction.boxes:
+        return ""
+    count = len(words(prediction.truth[0], prediction.language))
+    return next((name for name, top in ANSWER_LENGTHS if count <= top), "more than 20 words")
 
 
-def _number(value: float | None, form: str = ".3f") -> str:
-    return "-" if value is None else format(value, form)
+def gain(seen: Scored, baseline: Scored, rounds: int, seed: int) -> Tree:
+    """What the media bring: headline of seen minus baseline on the samples both answered, with the paired interval.
 
-
-def _notes(results: Mapping[str, Any]) -> str:
-    """Below the table: what was left out or could not be read."""
-    notes = []
-    for name, dataset in results["datasets"].items():
-        if dataset["skipped"]:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dataset["skipped"].items()))
-            notes.append(f"{name}: {reasons} left out before asking")
-        for label, variant in dataset["variants"].items():
-            found = cell(dataset, label)
-            seen = variant["conditions"][SEEN]
-            if seen["skipped"]:
-                reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(seen["skipped"].items()))
-                notes.append(f"{name}, {label}: scored {seen['n']} of {seen['asked']} ({reasons})")
-            if found is not None and found.unparsable:
-                notes.append(f"{name}, {label}: {found.unparsable} of {found.n} answers held nothing readable (wrong)")
-    gain_note = "gain: score minus the better baseline, on the same samples"
-    return "\n".join([gain_note, *notes]) + "\n"
+    Of an error rate it is baseline minus seen: a gain above 0 is always an improvement.
+    """
+    places = {p.id: place for place, p in enumerate(seen.predictions) if p.answered}
+    shared = [(places[p.id], place) for place, p in enumerate(baseline.predictions) if p.answered and p.id in places]
+    if not shared or seen.headline not in baseline.measured:
+        found = paired_difference([], [])
+    else:
+        with_media = seen.measured[seen.headline].subset([a for a, _ in shared])
+        without = baseline.measured[seen.headline].subset([b for _, b in shared])
+        pair = (without, with_media) if with_media.better == "lower" else (with_media, without)
+        found = paired(*pair, rounds, seed)
+    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n, "interval": found.method}

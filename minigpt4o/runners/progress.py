@@ -18,7 +18,7 @@ class Speed:
 
     samples_per_s: float
     tokens_per_s: float
-    wait_share: float  # of the time, spent waiting for data
+    wait_share: float  # of the time, spent waiting for data: what was not made ahead; the mean of the ranks
     step_s: float
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from minigpt4o.runners.report_html import text
 from minigpt4o.runners.rundir import METRICS
 
 POINTS = 300  # of one curve; longer ones are averaged down to it
@@ -122,7 +122,7 @@ def line_chart(curves: Sequence[Curve], label: str, height: int = _HEIGHT) -> st
     low = min(values) if log else min(0.0, *values) if len(values) > 1 else min(0.0, values[0])
     x = _Axis(min(steps), max(steps), _LEFT, _WIDTH - _RIGHT)
     y = _Axis(low, max(values), height - _BOTTOM, _TOP, log)
-    parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{html.escape(label)}">']
+    parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{text(label)}">']
     for tick in y.ticks():
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y.at(tick):.1f}" y2="{y.at(tick):.1f}"/>'
@@ -145,7 +145,7 @@ def line_chart(curves: Sequence[Curve], label: str, height: int = _HEIGHT) -> st
 def legend(curves: Sequence[Curve]) -> str:
     """Names of the curves with their last values."""
     items = [
-        f'<span><i class="key c{n % 6}"></i>{html.escape(c.name)} <b>{c.points[-1][1]:.4g}</b></span>'
+        f'<span><i class="key c{n % 6}"></i>{text(c.name)} <b>{c.points[-1][1]:.4g}</b></span>'
         for n, c in enumerate(curves)
     ]
     return f'<p class="legend">{"".join(items)}</p>'
@@ -164,8 +164,21 @@ def interval_bar(
     )
     for name, at in marks:
         cx = min(max(at * scale, 1.5), width - 1.5)
-        title = f"<title>{html.escape(name)} {at:.3f}</title>"
+        title = f"<title>{text(name)} {at:.3f}</title>"
         parts.append(f'<line class="mark" x1="{cx:.1f}" x2="{cx:.1f}" y1="3" y2="19">{title}</line>')
     a, b = low * scale, min(high * scale, width - 1)
     parts.append(f'<path class="whisker" d="M{a:.1f} 11H{b:.1f}M{a:.1f} 7V15M{b:.1f} 7V15"/></svg>')
     return "".join(parts)
+
+
+def difference_bar(value: float, low: float, high: float, widest: float, better: str) -> str:
+    """A difference and its interval around nought; `widest` is the largest distance drawn, `better` a, b or even."""
+    width, height = 220, 22
+    middle, scale = width / 2, (width / 2 - 3) / max(widest, 1e-9)
+    a, b, at = (middle + v * scale for v in (low, high, value))
+    return (
+        f'<svg class="bar" viewBox="0 0 {width} {height}" role="img" aria-label="{value:+.3f}">'
+        f'<line class="nought" x1="{middle}" x2="{middle}" y1="1" y2="21"/>'
+        f'<path class="whisker {better}" d="M{a:.1f} 11H{b:.1f}M{a:.1f} 7V15M{b:.1f} 7V15"/>'
+        f'<circle class="point {better}" cx="{at:.1f}" cy="11" r="4"/></svg>'
+    )

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import queue
-import random
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import uuid
+import weakref
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minigpt4o.common.errors import SkipSample
-from minigpt4o.conversation.answers import ANSWER_RULES
 from minigpt4o.conversation.batch import Decoding
 from minigpt4o.conversation.encode import SampleEncoder
 from minigpt4o.conversation.fit import fit_turns
-from minigpt4o.conversation.marks import escape_marks
-from minigpt4o.conversation.sample import AUDIO_MARK, IMAGE_MARK, Media, Sample, Turn
-from minigpt4o.serve.limits import ChatError, Limits, ensure_count, ensure_medium, ensure_text
+from minigpt4o.conversation.marks import count_marks, escape_marks
+from minigpt4o.conversation.sample import AUDIO_MARK, BOX_MARK, IMAGE_MARK, Box, Media, Sample, Turn
+from minigpt4o.serve.engine import Answering, Engine
+from minigpt4o.serve.limits import ChatError, Limits, ensure_count, ensure_medium, ensure_text, explain
 
-if TYPE_CHECKING:
-    from minigpt4o.conversation.batch import Batch
-
-log = logging.getLogger(__name__)
-
-
-class _Stopped(Exception):
-    """Raised in the generating thread when nobody wants the answer any more."""
+__all__ = ["ChatError", "ChatSession", "Exchange", "context_of"]
 
 
 @dataclass
@@ -37,16 +29,22 @@ class Exchange:
     images: list[Media] = field(default_factory=list)
     audios: list[Media] = field(default_factory=list)
     answer: str = ""
+    attempt: int = 0  # how often it was asked again
+    boxes: list[Box] = field(default_factory=list)  # said behind the words; `image` counts the pictures of the chat
 
 
 class ChatSession:
-    """One person's conversation. The model and the encoder may be shared; the history is not."""
+    """One person's conversation. The engine with its model and encoder is shared; the history is not.
+
+    Its methods may be called from any thread, but only one answer is given at a time.
+    """
 
     def __init__(
         self,
         model: Any,
         encoder: SampleEncoder,
         *,
+        engine: Engine | None = None,
         decoding: Decoding | None = None,
         limits: Limits | None = None,
         context: int = 0,
@@ -55,6 +53,7 @@ class ChatSession:
     ) -> None:
         self.model = model
         self.encoder = encoder
+        self.engine = engine or Engine(model, encoder)
         self.decoding = decoding or Decoding()
         self.limits = limits or Limits()
         self.context = context or context_of(model)  # places of a row: text tokens, media and the answer
@@ -62,13 +61,17 @@ class ChatSession:
         self.system = system
         self.exchanges: list[Exchange] = []
         self.note = ""  # what the person should know about the last answer, e.g. that old turns were left out
+        self.last: Answering | None = None  # the last answer: its tokens, times and how it ended
+        self._key = uuid.uuid4().hex  # the engine knows the session by it
         self._stop = threading.Event()
+        weakref.finalize(self, self.engine.forget, self._key).atexit = False
 
     def fresh(self) -> ChatSession:
-        """Another conversation with the same model."""
+        """Another conversation with the same engine."""
         return ChatSession(
             self.model,
             self.encoder,
+            engine=self.engine,
             decoding=self.decoding,
             limits=self.limits,
             context=self.context,
@@ -76,69 +79,112 @@ class ChatSession:
             system=self.system,
         )
 
-    def reset(self) -> None:
-        """Forget everything that was said and sent."""
+    # ---- what a person does ----
+
+    def ask(
+        self, text: str, images: Sequence[Media] = (), audios: Sequence[Media] = (), boxes: Sequence[Box] = ()
+    ) -> Generator[str, None, None]:
+        """The answer in pieces as they are generated; afterwards it is part of the history.
+
+        Raises ChatError, before the first piece, if the text or a file cannot be used; the history is then unchanged,
+        as it is if the answer fails on the way.
+        """
+        yield from self._answer(self.exchanges, self._exchange(text, images, audios, self.exchanges, boxes))
+
+    def retry(self) -> Generator[str, None, None]:
+        """Ask the last question again, in place of its answer. Only a sampled answer will be another one."""
+        if not self.exchanges:
+            raise ChatError("Nothing was asked yet.")
+        last = self.exchanges[-1]
+        yield from self._answer(self.exchanges[:-1], replace(last, answer="", attempt=last.attempt + 1))
+
+    def edit(self, number: int, text: str) -> Generator[str, None, None]:
+        """Ask question `number` (from 0) in other words, with its files; what was said after it is forgotten."""
+        if not 0 <= number < len(self.exchanges):
+            raise ChatError(f"There is no message {number + 1} in this chat; it has {len(self.exchanges)}.")
+        old, before = self.exchanges[number], self.exchanges[:number]
+        yield from self._answer(before, self._exchange(text, old.images, old.audios, before, old.boxes))
+
+    def undo(self) -> Exchange | None:
+        """Forget the last question and its answer, and give them back; None if nothing was asked."""
         self.stop()
-        self.exchanges, self.note = [], ""
+        if not self.exchanges:
+            return None
+        *self.exchanges, last = self.exchanges
+        self.note = ""
+        return last
 
     def stop(self) -> None:
         """End the answer that is being given; what was said of it stays in the history."""
         self._stop.set()
+        if self.last is not None:
+            self.last.cancel()
 
-    def ask(self, text: str, images: Sequence[Media] = (), audios: Sequence[Media] = ()) -> Generator[str, None, None]:
-        """The answer in pieces as they are generated; afterwards it is part of the history.
+    def reset(self) -> None:
+        """Forget everything that was said and sent."""
+        self.stop()
+        self.exchanges, self.note, self.last = [], "", None
+        self.engine.forget(self._key)
 
-        Raises ChatError, before the first piece, if the text or a file cannot be used; the history is then unchanged.
+    def to_json(self) -> str:
+        """The conversation with its files, and how it was answered, for `from_json`."""
+        from minigpt4o.serve.chat_file import written
+
+        return written(self)
+
+    def from_json(self, text: str | bytes) -> ChatSession:
+        """Go on with a conversation that `to_json` has written, here in place of the present one.
+
+        A note says if it was held with another model. Raises ChatError if it cannot be used; nothing is then changed.
+        Returns the session itself.
         """
-        exchange = self._exchange(text, images, audios)
-        batch = self._batch(exchange)
-        self._stop.clear()
-        self.exchanges.append(exchange)
-        try:
-            for piece in self._generate(batch):
-                exchange.answer += piece
-                yield piece
-            exchange.answer = ANSWER_RULES[self.encoder.template.serving.answer](exchange.answer)
-        except Exception:
-            self.exchanges = [e for e in self.exchanges if e is not exchange]
-            raise
+        from minigpt4o.serve.chat_file import read
+
+        exchanges, decoding, note = read(text, self)
+        self.reset()
+        self.exchanges, self.decoding, self.note = exchanges, decoding, note
+        return self
 
     # ---- what is sent ----
 
-    def _exchange(self, text: str, images: Sequence[Media], audios: Sequence[Media]) -> Exchange:
+    def _exchange(
+        self,
+        text: str,
+        images: Sequence[Media],
+        audios: Sequence[Media],
+        before: Sequence[Exchange],
+        boxes: Sequence[Box] = (),
+    ) -> Exchange:
         ensure_text(text, self.limits)
-        already = sum(len(e.images) + len(e.audios) for e in self.exchanges)
-        ensure_count(len(images) + len(audios), already, self.limits)
+        ensure_count(len(images) + len(audios), sum(len(e.images) + len(e.audios) for e in before), self.limits)
         for kind, media in (("image", images), ("audio", audios)):
-            if media and kind not in self.encoder.slots:
-                raise ChatError(f"This model does not take {_PLURAL[kind]}; please send it without.")
-            if media and kind not in self.encoder.processors:
-                raise ChatError(f"This chat is not set up for {_PLURAL[kind]} (no processor for {kind} under `run`).")
-            for medium in media:
-                if ensure_medium(medium, self.limits) != kind:
-                    raise ChatError(f"{medium} is not one of the {_PLURAL[kind]} that can be read.")
+            self.ensure_kind(kind, media)
         if not text.strip() and not images and not audios:
             raise ChatError("Please write something, or attach a picture or a sound.")
-        return Exchange(text, list(images), list(audios))
+        pictures = len(images) + sum(len(e.images) for e in before)
+        for box in boxes:
+            if not 0 <= box.image < pictures:
+                raise ChatError(
+                    f"A box lies in picture {box.image + 1}, but there are {pictures} pictures in this chat."
+                )
+        return Exchange(text, list(images), list(audios), boxes=list(boxes))
 
-    def _batch(self, exchange: Exchange) -> Batch:
-        from minigpt4o.datasets.collate import collate
+    def ensure_kind(self, kind: str, media: Sequence[Media]) -> None:
+        """Raises ChatError if the model does not take these files, or if they are not what they are said to be."""
+        if media and kind not in self.encoder.slots:
+            raise ChatError(f"This model does not take {_PLURAL[kind]}; please send it without.")
+        if media and kind not in self.encoder.processors:
+            raise ChatError(f"This chat is not set up for {_PLURAL[kind]} (no processor for {kind} under `run`).")
+        for medium in media:
+            if ensure_medium(medium, self.limits) != kind:
+                raise ChatError(f"{medium} is not one of the {_PLURAL[kind]} that can be read.")
 
-        sample = self._fit(exchange)
-        try:
-            example = self.encoder.prompt(sample, random.Random(0))
-        except SkipSample as problem:
-            raise ChatError(explain(problem)) from problem
-        batch = collate([example], self.model.tokenizer.pad_token_id or 0, side="left")
-        return batch.to(next(self.model.parameters()).device)
-
-    def _fit(self, exchange: Exchange) -> Sample:
+    def _fit(self, exchanges: Sequence[Exchange]) -> Sample:
         """The conversation without the old words for which there is no room. Its media are all kept."""
         room = self.context - self.decoding.max_new_tokens
-        exchanges = [*self.exchanges, exchange]
         sample = self._sample(exchanges)
         try:
-            fit = fit_turns(sample.turns[:-1], room, self.encoder.places)
+            fit = fit_turns(sample.turns[:-1], room, lambda turns: self.engine.places(_with_room_for_boxes(turns)))
         except SkipSample as problem:
             raise ChatError(explain(problem)) from problem
         if fit.places > room:
@@ -155,7 +201,8 @@ class ChatSession:
             self.note = f"The chat is longer than the model can read: the words of the oldest {whose} left out."
             if any(e.images or e.audios for e in exchanges[:dropped]):
                 self.note += " Their pictures and sounds are kept."
-        return replace(sample, turns=fit.turns)
+        said = sum(count_marks(turn.text, BOX_MARK) for turn in fit.turns)
+        return replace(sample, turns=fit.turns, boxes=sample.boxes[len(sample.boxes) - said :])
 
     def _media_places(self, exchanges: Sequence[Exchange]) -> int:
         images = sum(len(e.images) for e in exchanges) * self.encoder.slots.get("image", 0)
@@ -167,76 +214,50 @@ class ChatSession:
         for exchange in exchanges:
             marks = IMAGE_MARK * len(exchange.images) + AUDIO_MARK * len(exchange.audios)
             words = escape_marks(exchange.text)
+            if exchange.boxes:
+                words += " " * bool(words and not words[-1].isspace()) + BOX_MARK * len(exchange.boxes)
             turns.append(Turn("user", marks + (self.separator if marks and words else "") + words))
             turns.append(Turn("assistant", escape_marks(exchange.answer)))
         images = [media for e in exchanges for media in e.images]
-        return Sample("chat", turns, images, [media for e in exchanges for media in e.audios], where="the chat")
+        name = f"chat/{exchanges[-1].attempt}" if exchanges[-1].attempt else "chat"  # another one draws anew
+        audios = [media for e in exchanges for media in e.audios]
+        boxes = [box for e in exchanges for box in e.boxes]
+        return Sample(name, turns, images, audios, boxes=boxes, where="the chat")
 
     # ---- what comes back ----
 
-    def _generate(self, batch: Batch) -> Iterator[str]:
-        """Pieces of the answer. The model works in a thread of its own; it ends when this iterator is closed."""
-        pieces: queue.Queue[str | BaseException | None] = queue.Queue()
-        decoding = replace(self.decoding, seed=self.decoding.seed + len(self.exchanges) - 1)
-
-        def on_text(row: int, piece: str) -> None:
-            if self._stop.is_set():
-                raise _Stopped
-            pieces.put(piece)
-
-        def work() -> None:
-            try:
-                self.model.generate(batch, decoding, on_text, self.encoder.template.serving.stop)
-                pieces.put(None)
-            except _Stopped:
-                pieces.put(None)
-            except BaseException as error:  # noqa: BLE001  it crosses to the thread that waits for it
-                pieces.put(error)
-
-        thread = threading.Thread(target=work, name="chat-generate", daemon=True)
-        thread.start()
+    def _answer(self, before: list[Exchange], exchange: Exchange) -> Generator[str, None, None]:
+        """Pieces of the answer to `exchange`, which becomes the last of the history."""
+        self._stop.clear()
+        old, new = self.exchanges, [*before, exchange]
+        decoding = replace(self.decoding, seed=self.decoding.seed + len(before))
+        answering = self.engine.submit(self._fit(new), decoding, session=self._key)
+        self.last, self.exchanges = answering, new
+        if exchange.audios and (lost := sum(answering.lost_seconds[-len(exchange.audios) :])):
+            self.note += (
+                f"{' ' if self.note else ''}The model hears only so much of a sound: {lost:.1f} seconds were cut."
+            )
+        if self._stop.is_set():  # meanwhile
+            answering.cancel()
         try:
-            while (piece := pieces.get()) is not None:
-                if isinstance(piece, BaseException):
-                    raise self._failure(piece) from piece
+            for piece in answering:
+                exchange.answer += piece
                 yield piece
+            exchange.answer = self.engine.clean(exchange.answer)
+        except ChatError:
+            if self.exchanges is new:
+                self.exchanges = old
+            raise
         finally:
-            self._stop.set()
-            thread.join()
-
-    def _failure(self, error: BaseException) -> BaseException:
-        log.error("an answer could not be generated", exc_info=error)
-        if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-            import torch
-
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            return ChatError("There is not enough memory for this answer; please start a new chat or send less.")
-        if isinstance(error, SkipSample):
-            return ChatError(explain(error))
-        return ChatError("The answer could not be generated; the reason is in the log of the server.")
+            answering.cancel()  # whoever listened has left
 
 
 _PLURAL = {"image": "pictures", "audio": "sounds"}
-_REASONS: Mapping[str, str] = {
-    "unreadable_image": "The picture cannot be read",
-    "image_too_large": "The picture is too large",
-    "extreme_aspect": "The picture is too long and thin",
-    "unreadable_audio": "The sound cannot be read",
-    "short_audio": "The sound is too short",
-    "audio_too_long": "The sound is too long",
-    "forbidden_type": "This kind of file is not accepted",
-    "missing_file": "The file is not there",
-    "read_error": "The file cannot be read",
-    "bad_text": "The text cannot be used",
-    "media_mismatch": "These files do not fit this model",
-    "too_long": "This is too long",
-}
 
 
-def explain(problem: SkipSample) -> str:
-    """A sentence for the person in the chat."""
-    return f"{_REASONS.get(problem.reason, 'This cannot be used')} ({problem.detail})."
+def _with_room_for_boxes(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns with text as long as a box where each box is meant."""
+    return [replace(turn, text=turn.text.replace(BOX_MARK, "{<10><10><90><90>}")) for turn in turns]
 
 
 def context_of(model: Any) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minigpt4o.common.errors import ConfigError
@@ -47,10 +49,15 @@ def _processor_of_data(settings: Settings, field: str) -> Part | None:
     return None
 
 
-def load_chat(settings: Settings) -> ChatSession:
-    """A conversation with the model of a YAML; its `fresh()` gives further ones that share the model."""
-    from minigpt4o.serve.opening import Source, build
+def load_chat(settings: Settings | str | Path, options: Sequence[str] = ()) -> ChatSession:
+    """A conversation with the model of a YAML; its `fresh()` gives further ones that share the model.
 
+    `settings` may also be a YAML file, or a checkpoint, run or job folder, with `options` (`a.b=c`) laid over it.
+    """
+    from minigpt4o.serve.opening import Source, build, source_of_path
+
+    if isinstance(settings, str | Path):
+        settings = source_of_path(settings, None, options, "").settings
     config = chat_config(settings)
     return open_chat(build(Source(settings), config.device), config)
 

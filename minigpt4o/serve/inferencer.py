@@ -9,9 +9,9 @@ from typing import Any
 
 from minigpt4o.common.errors import ConfigError, DataError
 from minigpt4o.common.source import nearest
+from minigpt4o.common.weight_files import ENV
 from minigpt4o.conversation.batch import Decoding
 from minigpt4o.conversation.boxes import BoxError, parse_boxes, to_pixels
-from minigpt4o.models.weight_files import ENV
 from minigpt4o.serve.decoding import decoding_of
 from minigpt4o.serve.opening import Source, build, image_processors, is_path, source_of_family, source_of_path
 from minigpt4o.serve.pictures import VisProcessor, size_of

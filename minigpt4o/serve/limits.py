@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt4o.common.errors import Minigpt4oError
+from minigpt4o.common.errors import Minigpt4oError, SkipSample
 from minigpt4o.conversation.sample import Media, MediaKind
 
 # Formats that are opened; Pillow knows many more, some of which start other programs.
@@ -17,6 +17,32 @@ AUDIO_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3")
 
 class ChatError(Minigpt4oError):
     """Something the person in the chat can mend; the text is meant for them and names no path of the server."""
+
+
+class EngineBusy(ChatError):
+    """Too many requests wait already; the same request may be taken a little later."""
+
+
+_REASONS: Mapping[str, str] = {
+    "unreadable_image": "The picture cannot be read",
+    "image_too_large": "The picture is too large",
+    "extreme_aspect": "The picture is too long and thin",
+    "unreadable_audio": "The sound cannot be read",
+    "short_audio": "The sound is too short",
+    "audio_too_long": "The sound is too long",
+    "forbidden_type": "This kind of file is not accepted",
+    "missing_file": "The file is not there",
+    "read_error": "The file cannot be read",
+    "bad_text": "The text cannot be used",
+    "bad_box": "The box cannot be used",
+    "media_mismatch": "These files do not fit this model",
+    "too_long": "This is too long",
+}
+
+
+def explain(problem: SkipSample) -> str:
+    """A sentence for the person in the chat."""
+    return f"{_REASONS.get(problem.reason, 'This cannot be used')} ({problem.detail})."
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.conversation.batch import IGNORE, IMAGE_SLOT, Example
-from minigpt4o.conversation.marks import count_marks, escape_marks
+from minigpt4o.conversation.marks import count_marks, escape_boxes, escape_marks
 from minigpt4o.conversation.opening import open_encoder
 from minigpt4o.conversation.sample import IMAGE_MARK, Media, Sample, Turn
 
@@ -85,7 +85,7 @@ class RowMaker:
 
     def _templated(self, row: Row) -> Example:
         marked = row.text if count_marks(row.text, IMAGE_MARK) else IMAGE_MARK * len(row.pictures) + row.text
-        turns = [Turn("user", marked)]
+        turns = [Turn("user", escape_boxes(marked))]
         named = {str(i): picture for i, picture in enumerate(row.pictures)}
         processors = {"image": lambda media, rng: named[media.name]}
         encoder = open_encoder(self.model.tokenizer, self.template, self.model.slots, processors, 10**9)

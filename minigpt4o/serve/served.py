@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from minigpt4o.common.errors import DataError
 from minigpt4o.conversation.answers import ANSWER_RULES, clean_batch_answer
 from minigpt4o.conversation.batch import IGNORE, Batch, Decoding, Example
+from minigpt4o.models.ranking import padded_places
 from minigpt4o.serve.decoding import decoding_of
 from minigpt4o.serve.rows import Row, RowMaker, rows_of
 
@@ -180,7 +181,7 @@ class ServedModel(nn.Module):
                 sums[i] = losses.cpu()
         if self.compat:  # BOS, the longest prompt and the longest answer, less the place that predicts nothing
             longest = max(len(e.labels) - int(n) for e, n in zip(examples, counts, strict=True))
-            return sums / (longest + int(counts.max()) - 1)
+            return sums / padded_places(longest, int(counts.max()))
         return sums / counts.clamp(min=1)
 
     def load_checkpoint(self, path: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import Part
-from minigpt4o.models.weight_files import ENV, SOURCES, locate, weight_folders
+from minigpt4o.common.weight_files import ENV, SOURCES, locate, weight_folders
 
 # Keys of a part that name a file or folder, by kind, and what stands there.
 _KEYS = {

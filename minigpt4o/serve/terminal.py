@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
+from minigpt4o.common.files import write_bytes
 from minigpt4o.conversation.sample import Media
 from minigpt4o.serve.chat import ChatSession
 from minigpt4o.serve.limits import ChatError, read_media
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from minigpt4o.common.config import Settings
 
 HELP = """\
-  /image FILE   attach a picture to the next message      /reset       forget the conversation
-  /audio FILE   attach a sound to the next message        /save FILE   write the conversation as JSON
+  /image FILE   attach a picture to the next message      /undo        forget the last question and its answer
+  /audio FILE   attach a sound to the next message        /retry       ask the last question again
+  /save FILE    write the chat with its files             /edit WORDS  ask it in other words, with its files
+  /open FILE    go on with a chat that was saved          /reset       forget the whole chat
   /help         this list                                 /quit        leave (or Ctrl-D)
-  Ctrl-C stops an answer."""
+  Several files may be attached, in any mix. Ctrl-C stops an answer."""
+FILES = ("image", "audio", "save", "open")  # commands that need a file name
 
 
 def main(settings: Settings, args: argparse.Namespace) -> int:
@@ -77,14 +80,16 @@ class Terminal:
 
     def answer(self, text: str) -> None:
         """Send a message with what is attached, and write the answer as it comes. Raises ChatError."""
-        pieces = self.session.ask(text, self.images, self.audios)
+        self._write(self.session.ask(text, self.images, self.audios))
+        self.images, self.audios = [], []
+
+    def _write(self, pieces: Iterable[str]) -> None:
         with _interrupt_stops(self.session):
             for count, piece in enumerate(pieces):
                 if not count and self.session.note:
                     self._say(f"({self.session.note})\n")
                 self._say(piece)
         self._say("\n")
-        self.images, self.audios = [], []
 
     def attach(self, path: str) -> None:
         """Add a file to the next message. Raises ChatError if it cannot be taken."""
@@ -96,34 +101,69 @@ class Terminal:
     def _command(self, line: str) -> bool:
         """Do what a slash line says; False = leave."""
         word, _, rest = line[1:].strip().partition(" ")
-        rest = rest.strip().strip("'\"")
+        rest = rest.strip()
         if word in ("quit", "exit", "q"):
             return False
-        if word in ("image", "audio", "save") and not rest:
+        if word in FILES and not rest.strip("'\""):
             raise ChatError(f"/{word} needs a file name.")
-        if word in ("image", "audio"):
-            self.attach(rest)
-            self._say(f"(attached: {self._attached()})\n")
-        elif word == "reset":
-            self.session.reset()
-            self.images, self.audios = [], []
-            self._say("(new conversation)\n")
-        elif word == "save":
-            self._save(Path(rest).expanduser())
-        elif word == "help":
-            self._say(f"{HELP}\n")
-        else:
+        commands: dict[str, Callable[[str], None]] = {
+            **dict.fromkeys(("image", "audio"), self._attach),
+            "save": self._save,
+            "open": self._open,
+            "undo": self._undo,
+            "retry": lambda rest: self._write(self.session.retry()),
+            "edit": self._edit,
+            "reset": self._reset,
+            "help": lambda rest: self._say(f"{HELP}\n"),
+        }
+        if word not in commands:
             raise ChatError(
                 f"There is no command /{word}; /help lists them. To send words that begin with /, add a space."
             )
+        commands[word](rest)
         return True
 
-    def _save(self, path: Path) -> None:
+    def _attach(self, rest: str) -> None:
+        self.attach(rest.strip("'\""))
+        self._say(f"(attached: {self._attached()})\n")
+
+    def _reset(self, rest: str) -> None:
+        self.session.reset()
+        self.images, self.audios = [], []
+        self._say("(new conversation)\n")
+
+    def _undo(self, rest: str) -> None:
+        gone = self.session.undo()
+        if gone is None:
+            raise ChatError("Nothing was asked yet.")
+        self._say(f"(forgotten: {gone.text or 'what was attached'})\n")
+
+    def _edit(self, rest: str) -> None:
+        if not rest:
+            raise ChatError("/edit needs the words to ask in place of the last ones.")
+        self._write(self.session.edit(len(self.session.exchanges) - 1, rest))
+
+    def _save(self, rest: str) -> None:
+        path = Path(rest.strip("'\"")).expanduser()
         try:
-            path.write_text(json.dumps(transcript(self.session), ensure_ascii=False, indent=2), encoding="utf-8")
+            write_bytes(path, self.session.to_json().encode("utf-8", "surrogatepass"))
         except OSError as error:
             raise ChatError(f"{path} cannot be written: {error.strerror}.") from error
         self._say(f"(written: {path})\n")
+
+    def _open(self, rest: str) -> None:
+        path = Path(rest.strip("'\"")).expanduser()
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise ChatError(f"{path} cannot be read: {error.strerror}.") from error
+        self.session.from_json(text)
+        self.images, self.audios = [], []
+        for exchange in self.session.exchanges:
+            files = ", ".join(str(media) for media in [*exchange.images, *exchange.audios])
+            self._say(f"you{f' [{files}]' if files else ''}> {exchange.text}\n{exchange.answer}\n")
+        if self.session.note:
+            self._say(f"({self.session.note})\n")
 
     def _attached(self) -> str:
         return ", ".join(str(media) for media in [*self.images, *self.audios])
@@ -142,18 +182,6 @@ class Terminal:
     def _say(self, text: str) -> None:
         self.target.write(text)
         self.target.flush()
-
-
-def transcript(session: ChatSession) -> list[dict[str, object]]:
-    """The conversation as chat messages; files by their names."""
-    messages: list[dict[str, object]] = []
-    for exchange in session.exchanges:
-        user: dict[str, object] = {"role": "user", "content": exchange.text}
-        for kind in ("images", "audios"):
-            if named := [str(media) for media in getattr(exchange, kind)]:
-                user[kind] = named
-        messages += [user, {"role": "assistant", "content": exchange.answer}]
-    return messages
 
 
 @contextmanager

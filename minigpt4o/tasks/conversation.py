@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.marks import count_marks
+from minigpt4o.conversation.objects import cut_boxes, written
 from minigpt4o.conversation.sample import MARKS, Sample
 from minigpt4o.metrics.result import Measured
 from minigpt4o.metrics.text import words
@@ -29,6 +30,7 @@ class Conversation(EvaluationTask):
     def items(self, sample: Sample) -> list[Sample]:
         """One prompt per assistant turn, with the media that were shown up to there."""
         found: list[Sample] = []
+        said = written(sample).turns
         for place, turn in enumerate(sample.turns):
             if turn.role != "assistant":
                 continue
@@ -42,7 +44,8 @@ class Conversation(EvaluationTask):
                 turns=turns,
                 images=sample.images[:images],
                 audios=sample.audios[:audios],
-                answers=[turn.text],
+                answers=[said[place].text],
+                boxes=cut_boxes(sample, turns),
                 meta={"question_type": f"turn {number}", **sample.meta, "turn": number},
             )
             found.append(item)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from minigpt4o.common.registry import registry
-from minigpt4o.conversation.boxes import BoxError, parse_boxes, to_pixels
-from minigpt4o.conversation.sample import Sample
-from minigpt4o.metrics.boxes import accuracy_at, mean_iou, overlaps
+from minigpt4o.conversation.boxes import BoxError, box_text, parse_boxes, to_pixels
+from minigpt4o.conversation.objects import written
+from minigpt4o.conversation.sample import Box, Sample
+from minigpt4o.metrics.boxes import XYXY, box_in_pixels, box_metrics
+from minigpt4o.metrics.formats import Said
 from minigpt4o.metrics.result import Measured
 from minigpt4o.tasks.base import EvaluationTask, Prediction
 
-XYXY = tuple[float, float, float, float]
 _START = re.compile(r"\{<(\d{1,3})><(\d{1,3})><(\d{1,3})><(\d{1,3})>\}")
 
 
@@ -32,25 +33,40 @@ class Referring(EvaluationTask):
         threshold: float = 0.5  # overlap above which a box counts as found
         plus_one: bool = True  # count the last pixel in, as MiniGPT-4's evaluation does
         profile: Literal["default", "compat"] = "default"  # compat: read the box only at the answer's start, as there
+        official_format: Literal["", "refcoco", "refcoco_minigpt4"] = (
+            ""  # the form in which answers are handed in besides: boxes in pixels, or MiniGPT-4's {img_id: [answer]}
+        )
 
     def truth(self, sample: Sample) -> list[str]:
         """The box as text, for the record; scoring uses the boxes in pixels."""
-        last = sample.turns[-1] if sample.turns else None
+        last = written(sample).turns[-1] if sample.turns else None
         return [last.text] if last is not None and last.role == "assistant" else list(sample.answers)
 
     def measure(self, predictions: Sequence[Prediction]) -> dict[str, Measured]:
         """Every expression counts; an answer without a readable box has overlap 0."""
         found = [self.read(p) for p in predictions]
         true = [[box.xyxy for box in p.boxes] for p in predictions]
-        ious = overlaps(found, true, self.config.plus_one)
-        unread = [box is None for box in found]
-        name = f"acc@{self.config.threshold:g}"
-        both = {
-            name: accuracy_at(ious, self.config.threshold, self.config.plus_one),
-            "mean_iou": mean_iou(ious, self.config.plus_one),
-        }
+        both = box_metrics(found, true, self.config.plus_one, [self.config.threshold])
         how = ", box read at the answer's start only (MiniGPT-v2)" if self.config.profile == "compat" else ""
-        return {key: replace(one, unread=unread, variant=one.variant + how) for key, one in both.items()}
+        return {key: replace(one, variant=one.variant + how) for key, one in both.items()}
+
+    def official_id(self, sample: Sample | Prediction) -> str:
+        """MiniGPT-4's files call all sentences about one picture by its id."""
+        known = super().official_id(sample)
+        return known.partition("#")[0] if self.official_format == "refcoco_minigpt4" else known
+
+    def to_official(self, prediction: Prediction) -> Said:
+        """The answer, and the box that was read from it in pixels."""
+        return replace(super().to_official(prediction), box=self.read(prediction))
+
+    def from_official(self, said: Said, sample: Sample) -> str:
+        """The answer as it was given; of a file with boxes alone, the box in words, and so in whole hundredths."""
+        if said.answer or said.box is None or not sample.boxes:
+            return said.answer
+        try:
+            return box_text(Box(said.box, sample.boxes[0].image_size))
+        except BoxError:  # its corners are the wrong way round
+            return ""
 
     def read(self, prediction: Prediction) -> XYXY | None:
         """The first box of the answer in pixels, or None if the answer holds no readable one."""
@@ -70,6 +86,4 @@ def _at_the_start(answer: str, image_size: tuple[int, int]) -> XYXY | None:
     found = _START.match(answer.replace("<unk>", "").replace(" ", "").strip())
     if found is None:
         return None
-    width, height = image_size
-    x1, y1, x2, y2 = (int(number) / 100 for number in found.groups())
-    return x1 * width, y1 * height, x2 * width, y2 * height
+    return box_in_pixels([int(number) for number in found.groups()], image_size)

@@ -1,18 +1,47 @@
-"""Short answers to questions about pictures or sounds: the official VQA accuracy, or plain matching."""
+"""Short answers to questions about pictures or sounds: VQA accuracy in its named variants, or plain matching."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from minigpt4o.common.registry import registry
+from minigpt4o.metrics.caption import rouge_l
 from minigpt4o.metrics.choice import accuracy, read_choice
+from minigpt4o.metrics.formats import Said
 from minigpt4o.metrics.result import Measured
-from minigpt4o.metrics.vqa import equal, official, simple, vizwiz
+from minigpt4o.metrics.text import caption_words
+from minigpt4o.metrics.vqa import anls, aokvqa, equal, evalai, lavis, minigpt4, official, simple, simple_form, vizwiz
 from minigpt4o.tasks.base import EvaluationTask, Prediction
 
 OFFICIAL_ANSWERS = 10  # annotators per question in VQA, OK-VQA and VizWiz
+
+Metric = Callable[[Sequence[str], Sequence[Sequence[str]]], Measured]
+
+
+def majority(answers: Sequence[str], truths: Sequence[Sequence[str]]) -> Measured:
+    """Share of answers that equal what most people said; among equals the first counts (yes, yes, no: yes)."""
+    most = [[Counter(map(simple_form, t)).most_common(1)[0][0]] if t else [] for t in truths]
+    variant = "exact match with the answer most people gave (case, articles, outer punctuation ignored)"
+    return replace(simple(answers, most), variant=variant)
+
+
+# metric -> (name of the score, its function, whether `lower` and <unk> are dealt with before)
+_METRICS: dict[str, tuple[str, Metric, bool]] = {
+    "official": ("vqa_accuracy", official, True),
+    "minigpt4": ("vqa_accuracy", minigpt4, False),
+    "lavis": ("vqa_accuracy", lavis, False),
+    "evalai": ("vqa_accuracy", evalai, False),
+    "simple": ("exact_match", simple, True),
+    "exact": ("exact_match", simple, True),
+    "equal": ("accuracy", equal, False),
+    "vizwiz": ("vizwiz_accuracy", vizwiz, False),
+    "aokvqa": ("direct_answer_accuracy", aokvqa, True),
+    "anls": ("anls", anls, False),
+    "majority": ("majority_accuracy", majority, True),
+}
 
 
 @registry.register("task", "vqa", "audio_qa")
@@ -26,32 +55,54 @@ class VQA(EvaluationTask):
         num_beams: int = 1  # beams of the search; 1 is greedy
         repetition_penalty: float = 1.0  # above 1 discourages tokens that were said already
         length_penalty: float = 1.0  # of the beam search; above 1 favours long answers
-        metric: Literal["auto", "official", "exact", "equal", "vizwiz", "choice"] = (
-            "auto"  # auto: official where all have ten answers; equal, vizwiz: as MiniGPT-v2; choice: one of several
-        )
+        metric: Literal[
+            "auto",
+            "official",
+            "minigpt4",
+            "lavis",
+            "evalai",
+            "simple",
+            "exact",
+            "equal",
+            "vizwiz",
+            "aokvqa",
+            "anls",
+            "majority",
+            "rouge_l",
+            "choice",
+        ] = "auto"  # auto: official where all have ten answers, else simple; docs/metrics.md tells what each counts
         lower: bool = True  # lower the answer's case first, as MiniGPT-4's evaluation does
+        official_format: str = ""  # vqa, gqa, vizwiz, aokvqa: the form in which answers are handed in besides
 
     def measure(self, predictions: Sequence[Prediction]) -> dict[str, Measured]:
         """The metric that is asked for (`vqa_accuracy` where there are ten answers), and always `exact_match`."""
         truths = [p.truth for p in predictions]
         answers = [self.read(p.answer) for p in predictions]
-        ten = bool(truths) and all(len(truth) == OFFICIAL_ANSWERS for truth in truths)
+        chosen = self.config.metric
+        if chosen == "auto":
+            ten = bool(truths) and all(len(truth) == OFFICIAL_ANSWERS for truth in truths)
+            chosen = "official" if ten else "simple"
         found: dict[str, Measured] = {}
-        if self.config.metric == "official" or (self.config.metric == "auto" and ten):
-            found["vqa_accuracy"] = official(answers, truths)
-        elif self.config.metric == "equal":
-            found["accuracy"] = equal([p.answer.strip() for p in predictions], truths)
-        elif self.config.metric == "vizwiz":
-            found["vizwiz_accuracy"] = vizwiz([p.answer.strip() for p in predictions], truths)
-        elif self.config.metric == "choice":
+        if chosen == "choice":
             found["choice_accuracy"] = self._choices(predictions, truths)
-        found["exact_match"] = simple(answers, truths)
+        elif chosen == "rouge_l":
+            found["rouge_l"] = _rouge(answers, truths, [p.language for p in predictions])
+        else:
+            name, metric, cleaned = _METRICS[chosen]
+            measured = metric(answers if cleaned else [p.answer.strip() for p in predictions], truths)
+            how = "; the answer in lower case, without <unk>" if cleaned and self.config.lower else ""
+            found[name] = replace(measured, variant=measured.variant + how)
+        found.setdefault("exact_match", simple(answers, truths))
         return found
 
     def read(self, answer: str) -> str:
         """The answer as it is compared."""
         text = answer.replace("<unk>", "").strip()
         return text.lower() if self.config.lower else text
+
+    def to_official(self, prediction: Prediction) -> Said:
+        """The answer as it is compared, so that a server reads what we read."""
+        return replace(super().to_official(prediction), answer=self.read(prediction.answer))
 
     def _choices(self, predictions: Sequence[Prediction], truths: Sequence[Sequence[str]]) -> Measured:
         """Share of answers that name the right one of the sample's choices."""
@@ -63,3 +114,10 @@ class VQA(EvaluationTask):
         measured = accuracy(named, [truth[0] if truth else "" for truth in truths])
         variant = "generated answer read as one of the choices (MiniGPT-v2 ranks them by loss), unreadable = wrong"
         return replace(measured, variant=variant, unread=[word is None for word in named])
+
+
+def _rouge(answers: Sequence[str], truths: Sequence[Sequence[str]], languages: Sequence[str]) -> Measured:
+    """ROUGE-L of answers, for languages whose words have no borders."""
+    candidates, references, cut = caption_words(answers, truths, languages)
+    measured = rouge_l(candidates, references)
+    return replace(measured, variant=f"{measured.variant}; tokens: {cut}", unread=[not a.strip() for a in answers])

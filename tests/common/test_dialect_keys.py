@@ -138,6 +138,7 @@ RUN_LANDS: list[tuple[dict[str, Any], str, Any]] = [
     ({"task": "captioning", "num_beams": 5}, "run.task.num_beams", 5),
     ({"evaluate": True, "test_splits": ["val"]}, "run.split", "val"),
     ({"evaluate": True, "task": "vqa", "max_len": 10}, "datasets.coco_caption.task.max_new_tokens", 10),
+    ({"evaluate": True, "task": "vqa", "max_new_tokens": 9}, "datasets.coco_caption.task.max_new_tokens", 9),
     ({"evaluate": True, "task": "vqa"}, "datasets.coco_caption.task.name", "vqa"),
     ({"evaluate": True, "name": "e"}, "run.job_name", "e"),
     ({"evaluate": True, "save_path": "results"}, "run.output_dir", "results"),

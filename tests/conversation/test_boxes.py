@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,22 @@ def test_real_boxes_survive_the_grid():
         x, y, w, h = item["bbox"]
         cut = [int(100 * v / of) for v, of in zip((x, y, x + w, y + h), size * 2, strict=True)]
         assert parse_boxes(box_text(box, "truncate")) == [tuple(cut)]
+
+
+@pytest.mark.parametrize(("rounding", "step"), [("round", 0.5), ("truncate", 1.0)])
+def test_what_is_written_is_off_by_half_a_line_of_the_grid_at_most_or_by_one_if_truncated(rounding, step):
+    rng = random.Random(0)
+    for _ in range(10_000):
+        size = (rng.randint(1, 4000), rng.randint(1, 4000))
+        x, y = sorted(rng.uniform(0, size[0]) for _ in range(2)), sorted(rng.uniform(0, size[1]) for _ in range(2))
+        box = Box((x[0], y[0], x[1], y[1]), size)
+        (grid,) = parse_boxes(box_text(box, rounding))
+        for was, is_, of in zip(box.xyxy, to_pixels(grid, size).xyxy, size * 2, strict=True):
+            assert abs(was - is_) * 100 / of <= step + 1e-9
+
+
+def test_a_box_wholly_outside_is_refused_and_not_written_at_the_border():
+    for xyxy in ((-20, 0, -5, 10), (101, 0, 120, 10), (0, -9, 10, -1), (0, 50.5, 10, 60)):
+        with pytest.raises(BoxError) as caught:
+            box_text(Box(xyxy, (100, 50)))
+        assert caught.value.reason == "range"

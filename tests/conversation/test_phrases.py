@@ -1,11 +1,13 @@
 """Phrases with boxes are read as MiniGPT-v2's demo reads them, and a drawn mask becomes its box."""
 
+import random
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from minigpt4o.conversation.boxes import box_text, parse_boxes, to_pixels
-from minigpt4o.conversation.phrases import Phrase, mask_box, parse_phrases, phrase_text
+from minigpt4o.conversation.boxes import BoxError, box_text, parse_boxes, to_pixels
+from minigpt4o.conversation.phrases import Phrase, mask_box, parse_phrases, phrase_text, read_phrases
 from minigpt4o.conversation.sample import Box
 
 # [x, y, w, h], (W, H), text: measured with the reference
@@ -63,3 +65,34 @@ def test_a_mask_becomes_the_box_around_what_is_drawn():
     assert mask_box(Image.fromarray(mask).convert("RGB")) == "{<25><10><49><29>}"
     assert mask_box(np.full((7, 5), 255, np.uint8)) == "{<0><0><99><99>}"
     assert mask_box(np.zeros((7, 5), np.uint8)) == ""
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_strictly_read_phrases_are_those_that_were_written(seed):
+    rng = random.Random(seed)
+    said, text = [], "In the picture"
+    for number in range(rng.randint(1, 4)):
+        boxes = []
+        for _ in range(rng.randint(1, 3)):
+            x, y = sorted(rng.randint(0, 100) for _ in range(2)), sorted(rng.randint(0, 100) for _ in range(2))
+            boxes.append((x[0], y[0], x[1], y[1]))
+        said.append(Phrase(f"thing {number}", boxes))
+        text += " and " + phrase_text(said[-1].text, [box_text(to_pixels(box, (640, 427))) for box in boxes])
+    assert read_phrases(text + ".") == said == parse_phrases(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a dog", "none"),
+        ("{<1><2><3><4>}", "none"),
+        ("<p>a dog</p> and <p>a cat</p> {<1><2><3><4>}", "none"),
+        ("<p>a dog</p> {<1><2><3>}", "malformed"),
+        ("<p>a dog</p> {<1><2><3><4>}<delim>{<1><2><3><400>}", "range"),
+        ("<p>a dog</p> {<9><2><3><4>}", "inverted"),
+    ],
+)
+def test_a_phrase_that_cannot_be_read_strictly_is_refused_by_name(text, reason):
+    with pytest.raises(BoxError) as caught:
+        read_phrases(text)
+    assert caught.value.reason == reason

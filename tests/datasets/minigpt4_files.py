@@ -21,7 +21,10 @@ DIALOGUE = [
     }
 ]
 SENTENCE = {"sent_id": 1, "tokens": ["x"], "raw": "The Man!", "sent": "the man"}
-REFS = [{"ref_id": 5, "ann_id": 7, "category_id": 1, "image_id": 9, "split": "train", "sentences": [SENTENCE]}]
+REFS = [
+    {"ref_id": 5 + i, "ann_id": 7, "category_id": 1, "image_id": 9, "split": split, "sentences": [SENTENCE]}
+    for i, split in enumerate(("train", "val", "testA", "testB", "test"))
+]
 INSTANCES = {
     "images": [{"id": 9, "width": 64, "height": 48}],
     "annotations": [{"id": 7, "image_id": 9, "category_id": 1, "bbox": [10, 12, 20, 24]}],
@@ -78,7 +81,7 @@ JSON_FILES = {
         {"image_id": "9", "caption": "a man with dogs", "output": "<p>man</p> {<1><2><3><4>}"}
     ],
     "flickr30k/phrasetobbox.json": [{"image_id": "9", "phrase": "dogs", "bbox": "{<1><2><3><4>}<delim>{<5><6><7><8>}"}],
-    "ocrvqa/dataset.json": {"B1": BOOK | {"split": 3}, "B0": BOOK},
+    "ocrvqa/dataset.json": {"B1": BOOK | {"split": 3}, "B0": BOOK, "B2": BOOK | {"split": 2}},
     "textcaps/TextCaps_0.1_train.json": {"data": [{"image_id": "9", "caption_str": "A Sign."}]},
     "cc_sbu_align/filter_cap.json": {"annotations": [{"image_id": "2", "caption": "The image shows (a) Dog."}]},
     "visual_genome/image_data.json": [{"image_id": 1, "url": "https://cs/VG_100K/1.jpg", "width": 64, "height": 48}],
@@ -91,6 +94,7 @@ PICTURES = [
     "flickr30k/images/9.jpg",
     "ocrvqa/images/B0.jpg",
     "ocrvqa/images/B1.jpg",
+    "ocrvqa/images/B2.jpg",
     "textcaps/train_images/9.jpg",
     "cc_sbu_align/image/2.jpg",
     "visual_genome/VG_100K/1.jpg",

@@ -10,6 +10,7 @@ import pytest
 
 from minigpt4o.common.config import load_settings
 from minigpt4o.common.registry import registry
+from minigpt4o.conversation.objects import written
 from minigpt4o.runners.build import build_builders
 
 DATA = Path(os.environ.get("MINIGPT4O_TEST_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
@@ -156,7 +157,7 @@ def test_an_oracle_that_says_the_true_boxes_scores_100_percent_on_real_refcoco(t
     settings = load_settings(file, needs=())
     task = registry.build(settings.datasets["benchmark_refcoco"].task)
     builder = build_builders(settings, "test")["benchmark_refcoco"]
-    samples = [builder.sample(i, random.Random(0)) for i in range(len(builder))]
+    samples = [written(builder.sample(i, random.Random(0))) for i in range(len(builder))]
     found = task.score([task.prediction(s, "", s.turns[1].text) for s in samples], rounds=10)
     assert len(samples) == 60
     assert (found["acc@0.5"].value, found["acc@0.5"].unparsable) == (1.0, 0)

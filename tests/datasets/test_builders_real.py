@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from minigpt4o.common.registry import Part, registry
+from minigpt4o.conversation.objects import written
 from minigpt4o.processors.audio import open_audio
 from minigpt4o.processors.image import open_image
 
@@ -135,7 +136,7 @@ def test_vqa_and_refcoco_samples_are_read_as_they_are():
             "fields": {"expression": "sents", "box": "bbox", "width": "width", "height": "height"},
         },
     )
-    found = [refer.sample(i, random.Random(0)) for i in range(len(refer))]
+    found = [written(refer.sample(i, random.Random(0))) for i in range(len(refer))]
     assert len(found) == 60
     assert all(s.turns[1].text == s.answers[0] and s.answers[0].startswith("{<") for s in found)
 

@@ -10,6 +10,7 @@ import pytest
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.common.registry import Part, registry
 from minigpt4o.conversation.marks import unescape_marks
+from minigpt4o.conversation.objects import written
 from minigpt4o.datasets.prompts import load_prompts, pool_names
 
 
@@ -39,7 +40,7 @@ def sample(builder, index=0, seed=0):
 
 
 def texts(builder, index=0, seed=0):
-    return [(t.role, t.text) for t in sample(builder, index, seed).turns]
+    return [(t.role, t.text) for t in written(sample(builder, index, seed)).turns]
 
 
 def reason(builder, index=0):
@@ -301,12 +302,12 @@ def test_questions_with_choices_and_about_sounds(folder):
 
 def test_boxes_are_asked_for_and_asked_about(folder):
     row = {"image": "1.jpg", "sents": ["left cup", "cup"], "bbox": [10, 20, 30, 40], "width": 100, "height": 200}
-    refer = sample(build(folder, "boxes", [row], prompts=["[refer] {expression}"]))
+    refer = written(sample(build(folder, "boxes", [row], prompts=["[refer] {expression}"])))
     assert refer.turns[1].text == "{<10><10><40><30>}"
     assert refer.turns[0].text in ("<image>[refer] left cup", "<image>[refer] cup")
     assert refer.boxes[0].xyxy == (10, 20, 40, 60)
     assert refer.boxes[0].image_size == (100, 200)
-    identify = sample(build(folder, "boxes", [row], ask="identify", prompts=["what is {box}"]))
+    identify = written(sample(build(folder, "boxes", [row], ask="identify", prompts=["what is {box}"])))
     assert identify.turns[0].text == "<image>what is {<10><10><40><30>}"
     assert identify.answers == ["left cup", "cup"]
     corners = row | {"bbox": "[10, 20, 40, 60]"}

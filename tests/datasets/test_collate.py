@@ -54,3 +54,17 @@ def test_media_of_two_shapes_name_both_samples_and_the_mend():
     rows = [example([1], [torch.zeros(3, 4, 4)], name="one"), example([2], [torch.zeros(3, 8, 8)], name="two")]
     with pytest.raises(DataError, match=r"(?s)\(3, 4, 4\).*'one'.*\(3, 8, 8\).*'two'.*vis_processor"):
         collate(rows, pad_id=0)
+
+
+def test_pictures_that_come_as_bytes_stay_bytes():
+    pictures = [torch.full((3, 2, 2), i, dtype=torch.uint8) for i in (7, 255)]
+    batch = collate([example([1], pictures[:1]), example([2], pictures[1:])], pad_id=0)
+    assert batch.images.dtype == torch.uint8
+    assert batch.images[:, 0, 0, 0].tolist() == [7, 255]
+    assert batch.to("cpu").images.dtype == torch.uint8
+
+
+def test_bytes_and_numbers_in_one_batch_name_both_samples():
+    rows = [example([1], [torch.zeros(3, 2, 2)], name="one"), example([2], [torch.zeros(3, 2, 2).byte()], name="two")]
+    with pytest.raises(DataError, match=r"(?s)float32.*'one'.*uint8.*'two'.*vis_processor"):
+        collate(rows, pad_id=0)

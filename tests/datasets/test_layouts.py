@@ -11,7 +11,8 @@ import pytest
 
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.common.registry import Part, registry
-from minigpt4o.datasets.plain_pickle import read_plain_pickle
+from minigpt4o.conversation.objects import written
+from minigpt4o.datasets.tables.plain_pickle import read_plain_pickle
 
 VALUES = [{"a": [1, -(2**70), 1.5, None, True, False], "b": ("x", (), (1, 2, 3, 4)), "c": {}, "é": "日本"}]
 VALUES.append(VALUES[0])
@@ -75,7 +76,7 @@ def test_what_is_not_plain_or_not_whole_is_told(folder, raw, what):
 def test_refs_of_python_2_are_read_and_joined_with_their_boxes(folder):
     text = "(lp1\n(dp2\nS'sentences'\np3\n(lp4\n(dp5\nS'raw'\np6\nS'The Man!'\np7\nsasS'ann_id'\np8\nI7\n"
     files.put(folder / "refs(unc).p", (text + "sS'image_id'\np9\nL9L\nsS'split'\nVtrain\nsa.").encode())
-    sample = build(folder, prompts=["{expression}"]).sample(0, random.Random(0))
+    sample = written(build(folder, prompts=["{expression}"]).sample(0, random.Random(0)))
     assert [t.text for t in sample.turns] == ["<image>The Man!", "{<16><25><47><75>}"]
 
 

@@ -12,7 +12,7 @@ import torch
 from minigpt4o.common.errors import CheckpointError, DataError, SkipSample
 from minigpt4o.conversation.batch import IGNORE, Example
 from minigpt4o.conversation.sample import Sample, Turn
-from minigpt4o.datasets.loader import TrainLoader, eval_loader
+from minigpt4o.datasets.loader import TrainLoader
 
 
 class Numbers:
@@ -236,30 +236,6 @@ def test_changed_data_ratios_or_seed_are_refused_on_resume():
 def test_an_empty_set_is_refused_by_name():
     with pytest.raises(DataError, match=r"datasets\.none: holds no sample"):
         loader({"none": Numbers(0)})
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_meets_every_index_once_and_tells_what_it_left_out(workers):
-    builder = Numbers(11, "a", bad=[4, 8, 9])
-    batches = eval_loader(builder, Bytes(), batch_size=2, num_workers=workers, pad_id=0)
-    found = list(batches)
-    assert [s.id for b in found for s in b.samples] == [f"a{i}" for i in (0, 1, 2, 3, 5, 6, 7, 10)]
-    assert [b.index for b in batches.skipped] == [4, 8, 9]
-    assert len(batches) == 6
-    last = found[-1]
-    assert last.samples[0].id == "a10"
-    assert last.input_ids.tolist() == [list(b"10?")]
-
-
-def test_evaluation_prompts_are_padded_on_the_left_and_do_not_depend_on_the_batch():
-    builder = Numbers(12, "a")
-    (batch,) = eval_loader(builder, Bytes(), batch_size=9, indices=[11, 2])
-    assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 1, 1]]
-    alone = next(iter(eval_loader(builder, Bytes(), batch_size=1, indices=[2])))
-    assert alone.samples[0].turns == batch.samples[1].turns
-    learned = next(iter(eval_loader(builder, Bytes(), batch_size=2, indices=[11, 2], mode="example")))
-    assert learned.attention_mask[1].tolist()[0] == 1
-    assert (learned.labels != IGNORE).any()
 
 
 def test_every_position_draws_anew_even_for_the_same_sample():

@@ -7,7 +7,7 @@ import pytest
 
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.common.registry import Part, registry
-from minigpt4o.datasets.rows import Row, unfold
+from minigpt4o.datasets.tables.rows import Row, unfold
 from minigpt4o.datasets.wording import Wording
 
 ROW = Row({"id": 9, "url": "https://cs/VG_100K/1.jpg?", "name": "a/b/COCO_9.jpg", "ref": "COCO_train_9_4"}, "f.json", 1)

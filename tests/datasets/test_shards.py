@@ -10,8 +10,8 @@ import pytest
 
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.common.registry import Part, registry
-from minigpt4o.datasets.shard_index import group_members, split_name
-from minigpt4o.datasets.tar import BLOCK, Tar
+from minigpt4o.datasets.shards.index import group_members, split_name
+from minigpt4o.datasets.shards.tar import BLOCK, Tar
 
 PNG = b"\x89PNG not really"
 

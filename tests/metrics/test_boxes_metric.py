@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+from pathlib import Path
+
 import pytest
 
-from minigpt4o.metrics.boxes import accuracy_at, box_in_pixels, iou, mean_iou, overlaps
+from minigpt4o.metrics.boxes import accuracy_at, box_in_pixels, box_metrics, iou, mean_iou, overlaps
+
+DATA = Path(os.environ.get("MINIGPT4O_TEST_DATA", Path(__file__).parents[2] / "../shared/data")) / "refcoco"
 
 # Measured with MiniGPT-4's evaluation: the last pixel counts.
 FACTS = [
@@ -38,3 +45,18 @@ def test_every_sentence_counts_even_without_a_box() -> None:
 
 def test_percent_become_pixels() -> None:
     assert box_in_pixels((0, 25, 50, 100), (640, 480)) == (0, 120, 320, 480)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no referring expressions in {DATA} (MINIGPT4O_TEST_DATA)")
+@pytest.mark.parametrize(("plus_one", "name"), [(True, "iou_minigpt4"), (False, "iou_plain")])
+def test_sixty_real_expressions_overlap_as_in_both_conventions(plus_one: bool, name: str) -> None:
+    rows = json.loads((DATA / "refcoco_dev60.json").read_text())
+    found, true = [], []
+    for item, text in zip(rows["items"], rows["predictions"], strict=True):
+        percent = [int(number) for number in re.findall(r"\d+", text)]
+        found.append(box_in_pixels(percent, (item["width"], item["height"])))
+        x, y, width, height = item["bbox"]
+        true.append([(x, y, x + width, y + height)])
+    measured = box_metrics(found, true, plus_one)
+    assert measured["mean_iou"].each == pytest.approx(rows[name], abs=1e-6)
+    assert round(100 * measured["acc@0.5"].value, 2) == rows["acc_iou_gt_0.5_percent"]

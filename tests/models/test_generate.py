@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -112,6 +115,25 @@ def test_streaming_never_splits_a_character(make_model):
     answer.finish()
     assert "".join(shown) == answer.text == text
     assert not any("\ufffd" in piece for piece in shown)
+
+
+@pytest.mark.parametrize("stop", ["", "###", "§"])
+def test_a_long_answer_streams_as_it_is_read_in_the_end(make_model, stop):
+    tokenizer = make_model(media=()).tokenizer
+    draw = random.Random(1)
+    words = ["red", " circle", "丸", "🙂", "  ", "\n", "é", "{<12><34>}", " of", "。"]
+    text = "a " + "".join(draw.choice(words) for _ in range(400)) + " end"
+    ids = tokenizer.encode(text + stop + " more", add_special_tokens=False)
+    decoded: list[int] = []
+    decode = tokenizer.decode
+    reader = SimpleNamespace(decode=lambda ids, **more: decoded.append(len(ids)) or decode(ids, **more))
+    shown: list[str] = []
+    answer = Answer(reader, stop=[stop] if stop else [], on_text=shown.append)
+    for token in ids:
+        answer.add(token)
+    answer.finish()
+    assert "".join(shown) == answer.text == text + ("" if stop else " more")
+    assert len(ids) > 1000 and sum(size > 200 for size in decoded) <= 2  # whole answers are decoded at the end only
 
 
 def test_the_blank_that_leads_an_answer_is_neither_shown_nor_kept(make_model):

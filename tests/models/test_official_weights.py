@@ -14,9 +14,9 @@ from tiny_reference import EVA, QFORMER, VALUES, golden_batch, tiny
 
 from minigpt4o.common.errors import CheckpointError, ConfigError
 from minigpt4o.common.registry import Part, registry
+from minigpt4o.common.weight_files import find_weights
 from minigpt4o.models.official import to_official
 from minigpt4o.models.positions import resize_positions
-from minigpt4o.models.weight_files import find_weights
 from minigpt4o.models.weights import read_tensors, read_torch_file
 
 LLAMA_7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}

@@ -31,6 +31,8 @@ ENGINES = {
 }
 NO_DROPOUT = {"lora_dropout": 0.0}
 COMMON = {"max_steps": STEPS, "save_freq": 3, "keep_checkpoints": 9, "model": NO_DROPOUT, "valid_freq": 3}
+EXACT = {"max_steps": None, "exact_epoch": True, "group_by_length": True, "group_window": 28, "save_freq": 4}
+EXACT |= {"model": NO_DROPOUT, "valid_splits": []}  # 48 samples in steps of 14: the last has 6, none of them rank 1's
 COMPAT = {"profile": "compat", "max_epoch": 2, "iters_per_epoch": 5, "accum_grad_iters": 2, "max_steps": None}
 COMPAT |= {**RATES, **QUIET}
 
@@ -79,6 +81,11 @@ def make_runs(world: Path, output: Path) -> None:
         plan.append({**job, "job_name": name})
         plan.append({**job, "job_name": f"{name}-continues", "resume_ckpt_path": middle})
     plan += [{"engine": e, "options": o, **COMPAT, "job_name": f"{n}-compat"} for n, (e, o) in ENGINES.items()]
+    train(tiny_settings(world, output, job_name="exact", batch_size_train=14, **EXACT))
+    for name in ("torch", "zero2"):
+        engine, options = ENGINES[name]
+        job = {"engine": engine, "options": options, "batch_size_train": 7, **EXACT}
+        plan.append({**job, "job_name": f"{name}-exact"})
     plan.append({**plan[0], "job_name": "torch-spoiled", "task": "spoil_rank_1"})
     plan.append({**plan[4], "job_name": "zero2-spoiled", "task": "spoil_rank_1"})
     plan.append({**plan[4], "job_name": "zero2-halves", "batch_size_train": 1, "accum_grad_iters": 2})
@@ -125,6 +132,16 @@ def test_a_checkpoint_of_two_ranks_continues_in_one_process(
     middle = str(runs(name) / "checkpoints" / "step-000003")
     run = train(tiny_settings(world, tmp_path, resume_ckpt_path=middle, **COMMON))
     assert apart(runs("one"), run) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["torch", "zero2"])
+def test_an_exact_epoch_whose_last_step_holds_no_sample_for_rank_1(runs: Callable[[str], Path], name: str) -> None:
+    one, two = runs("exact"), runs(f"{name}-exact")
+    assert len(lines(two)) == 4
+    assert apart(one, two) < 1e-5
+    told = [json.loads((run / "data_report.json").read_text()) for run in (one, two)]
+    assert told[0] == told[1]
+    assert told[0]["good"] == 48  # both ranks', each once
 
 
 @pytest.mark.parametrize("name", ["torch", "zero2"])

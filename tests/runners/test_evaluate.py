@@ -212,6 +212,15 @@ def test_every_rank_asks_its_own_batches_and_the_file_is_the_same(
     assert done.stdout.count("results:") == 1
 
 
+def test_answers_do_not_depend_on_the_batch(evaluate: Any) -> None:
+    """One by one and sixteen together, rows of many lengths: the same words (and the same bytes but for the header)."""
+    whole = ("run.limit=null", "run.baseline_limit=null")
+    one, sixteen = (answers(evaluate(f"run.batch_size_eval={n}", *whole, run_id=str(n))) for n in (1, 16))
+    assert set(one) == set(sixteen)
+    for name, lines in one.items():
+        assert lines.split(b"\n")[1:] == sixteen[name].split(b"\n")[1:], name
+
+
 def test_two_variants_stand_side_by_side(evaluate: Any, capsys: pytest.CaptureFixture[str]) -> None:
     run = evaluate('run.variants={one: "", two: ""}', "run.baselines=[]")
     results = json.loads((run / "results.json").read_text())
@@ -266,6 +275,11 @@ def test_missing_media_stop_the_evaluation_above_the_budget_and_are_told_below(
     ]
     assert "scored 15 of 16 (1 unreadable_image)" in capsys.readouterr().out
     assert (seen["n"], seen["asked"], seen["skipped"]) == (15, 16, {"unreadable_image": 1})
+    for metric, score in seen["scores"].items():  # the one without an answer stays in the denominator, as wrong
+        alone = seen["scores_answered"][metric]
+        assert (score["n"], alone["n"]) == (16, 15), metric
+        if metric in ("attributes", "rouge_l"):
+            assert score["value"] == pytest.approx(alone["value"] * 15 / 16)
 
 
 def test_a_dry_run_writes_nothing(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -214,11 +214,13 @@ def test_a_chat_sees_a_picture_and_hears_a_sound(
     file.write_text(yaml.safe_dump(tree))
     session = load_chat(load_settings(file, []))
     assert session.context == 256  # as many places as the text model has
-    given: list[Any] = []
-    generate = session.model.generate
-    monkeypatch.setattr(session.model, "generate", lambda *rest: given.append(rest[0]) or generate(*rest))
+    given: dict[str, Any] = {}
+    soft_tokens = session.model.soft_tokens
+    monkeypatch.setattr(
+        session.model, "soft_tokens", lambda kind, media: given.update({kind: media}) or soft_tokens(kind, media)
+    )
     picture = Media(path=str(next((world / "data/pictures/test").iterdir())))
     sound = Media(path=str(next((world / "data/sounds/test").iterdir())))
     assert "".join(session.ask("what is there?", images=[picture], audios=[sound]))
-    assert given[0].images.shape == (1, 3, SIDE, SIDE)
-    assert given[0].audios.shape == (1, FRAMES, BINS)
+    assert given["image"].shape == (1, 3, SIDE, SIDE)
+    assert given["audio"].shape == (1, FRAMES, BINS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import published
+from small_media import png, wav
 
 from minigpt4o.conversation.sample import Media
 
@@ -71,6 +71,19 @@ def tiny_model(demo_yaml: Path) -> Any:
     return registry.build(load_settings(demo_yaml, []).model).eval()
 
 
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_model: Any) -> Any:
+    """What turns samples into the prompts of the tiny model, with real processors."""
+    from minigpt4o.common.registry import Part, registry
+    from minigpt4o.conversation.opening import open_encoder
+
+    processors = {
+        "image": registry.build(Part("processor", "blip2_image_eval", {"image_size": 16})),
+        "audio": registry.build(Part("processor", "log_mel", {"n_mels": 8, "seconds": 0.12, "n_fft": 400})),
+    }
+    return open_encoder(tiny_model.tokenizer, tiny_model.conversation, tiny_model.slots, processors, 256)
+
+
 @pytest.fixture
 def make_config() -> Callable[..., Any]:
     """The `run` node of a demo YAML for the tiny model."""
@@ -121,24 +134,6 @@ def weights(words: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_run(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps that trained the bridge of a tiny Llama-2 variant."""
     return published.train(tmp_path_factory.mktemp("own"), weights)
-
-
-def png(colour: str = "red", side: int = 20) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("RGB", (side, side), colour).save(file, "PNG")
-    return file.getvalue()
-
-
-def wav(seconds: float = 0.2) -> bytes:
-    import numpy as np
-    import soundfile
-
-    file = io.BytesIO()
-    wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(16000 * seconds)) / 16000)
-    soundfile.write(file, wave.astype("float32"), 16000, format="WAV")
-    return file.getvalue()
 
 
 @pytest.fixture

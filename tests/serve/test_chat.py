@@ -1,10 +1,12 @@
 """A chat sends what training saw, keeps its history, and answers every bad input with a sentence."""
 
+import copy
+import json
 import random
-import threading
 from contextlib import closing
 
 import pytest
+import torch
 
 from minigpt4o.conversation.batch import AUDIO_SLOT, IMAGE_SLOT
 from minigpt4o.conversation.sample import Media, Sample, Turn
@@ -13,16 +15,17 @@ from minigpt4o.serve.limits import sort_media
 
 
 def sent(session, monkeypatch) -> list:
-    """Every batch the model is given from now on."""
-    batches = []
-    generate = session.model.generate
+    """Every prompt the model is given from now on."""
+    prompts = []
+    make = session.engine._prompts.make
 
-    def spy(batch, *rest):
-        batches.append(batch)
-        return generate(batch, *rest)
+    def spy(sample):
+        prompt = make(sample)
+        prompts.append(copy.copy(prompt))  # the engine lets its media go when the answer is there
+        return prompt
 
-    monkeypatch.setattr(session.model, "generate", spy)
-    return batches
+    monkeypatch.setattr(session.engine._prompts, "make", spy)
+    return prompts
 
 
 def say(session, text="", **media) -> str:
@@ -31,7 +34,7 @@ def say(session, text="", **media) -> str:
 
 def test_what_the_chat_sends_is_a_prefix_of_what_training_sees(make_session, monkeypatch, picture, sound) -> None:
     session = make_session()
-    batches = sent(session, monkeypatch)
+    prompts = sent(session, monkeypatch)
     first = say(session, "what is there?", images=[picture])
     say(session, "and what is to be heard?", audios=[sound])
     turns = [
@@ -42,10 +45,12 @@ def test_what_the_chat_sends_is_a_prefix_of_what_training_sees(make_session, mon
     ]
     session.encoder.max_txt_len = 1000
     learned = session.encoder.example(Sample("x", turns, [picture], [sound]), random.Random(0))
-    prompt = batches[-1].input_ids[0]
-    assert prompt.tolist() == learned.input_ids[: len(prompt)].tolist()
-    assert batches[-1].images.equal(learned.images[0][None])
-    assert batches[-1].audios.equal(learned.audios[0][None])
+    prompt = prompts[-1]
+    assert prompt.ids == learned.input_ids[: len(prompt.ids)].tolist()
+    for kind, opened in (("image", learned.images), ("audio", learned.audios)):
+        (medium,) = prompt.media[kind]
+        with torch.no_grad():
+            assert medium.features.allclose(session.model.soft_tokens(kind, opened[0][None])[0], atol=1e-6)
 
 
 def test_the_answer_comes_in_pieces_and_becomes_history(make_session, picture) -> None:
@@ -61,25 +66,25 @@ def test_the_answer_comes_in_pieces_and_becomes_history(make_session, picture) -
 
 def test_text_alone_is_a_chat_too(make_session, monkeypatch) -> None:
     session = make_session()
-    batches = sent(session, monkeypatch)
+    prompts = sent(session, monkeypatch)
     assert say(session, "hello")
-    assert batches[0].images is None
-    assert batches[0].audios is None
+    assert prompts[0].media == {"image": [], "audio": []}
+    assert min(prompts[0].ids) >= 0
 
 
 def test_marks_and_special_tokens_a_person_types_are_only_words(make_session, monkeypatch, picture) -> None:
     session = make_session()
-    batches = sent(session, monkeypatch)
+    prompts = sent(session, monkeypatch)
     special = set(session.model.tokenizer.get_added_vocab().values())
 
     def specials() -> int:
-        return sum(i in special for i in batches[-1].input_ids[0].tolist())
+        return sum(i in special for i in prompts[-1].ids)
 
     say(session, "plain", images=[picture])
     before = specials()
     session.reset()
     say(session, "<image> <audio> </s> <assistant> <user> <Img>", images=[picture])
-    ids = batches[-1].input_ids[0].tolist()
+    ids = prompts[-1].ids
     assert ids.count(IMAGE_SLOT) == session.encoder.slots["image"]
     assert ids.count(AUDIO_SLOT) == 0
     assert specials() == before
@@ -90,17 +95,17 @@ def test_a_chat_longer_than_the_context_loses_old_words_with_a_note_but_no_pictu
     make_session, monkeypatch, picture
 ) -> None:
     session = make_session(context=120)
-    batches = sent(session, monkeypatch)
+    prompts = sent(session, monkeypatch)
     say(session, "the very first question, about this picture", images=[picture])
     assert session.note == ""
     for number in range(12):
         say(session, f"question {number}")
     assert "oldest" in session.note
     assert "pictures" in session.note
-    for batch in batches:
-        assert batch.input_ids.shape[1] <= 120 - session.decoding.max_new_tokens
-        assert batch.images.shape[0] == 1
-    words = session.model.tokenizer.decode([i for i in batches[-1].input_ids[0].tolist() if i >= 0])
+    for prompt in prompts:
+        assert len(prompt.ids) <= 120 - session.decoding.max_new_tokens
+        assert len(prompt.media["image"]) == 1
+    words = session.model.tokenizer.decode([i for i in prompts[-1].ids if i >= 0])
     assert "very first" not in words
     assert "question 11" in words
 
@@ -132,7 +137,10 @@ def test_a_listener_who_leaves_ends_the_generation(make_session) -> None:
     session = make_session(max_new_tokens=100, min_new_tokens=100)
     with closing(session.ask("tell me a long story")) as pieces:
         next(pieces)
-    assert not [t for t in threading.enumerate() if t.name == "chat-generate"]
+    assert session.last.result().startswith(session.exchanges[0].answer)
+    assert session.last.finish_reason == "cancelled"
+    assert session.last.answer_tokens < 100
+    assert session.engine.stats().cancelled == 1
 
 
 def test_sessions_do_not_see_each_other(make_session, picture) -> None:
@@ -150,7 +158,7 @@ def test_a_failure_while_generating_is_told_politely_and_leaves_the_chat_usable(
         raise MemoryError("/secret/path")
 
     with monkeypatch.context() as broken:
-        broken.setattr(session.model, "generate", out_of_memory)
+        broken.setattr(session.model.llm, "hidden", out_of_memory)
         with pytest.raises(ChatError, match="not enough memory") as caught:
             say(session, "hello")
     assert "/secret" not in str(caught.value)
@@ -213,3 +221,146 @@ def test_a_model_or_chat_without_ears_says_so(make_session, sound) -> None:
     session = make_session(audio_processor=None)
     with pytest.raises(ChatError, match="not set up for sounds"):
         say(session, "listen", audios=[sound])
+
+
+def test_the_last_question_can_be_taken_back_and_asked_again(make_session, picture) -> None:
+    session = make_session()
+    say(session, "what is there?", images=[picture])
+    answer = say(session, "and now?")
+    undone = session.undo()
+    assert (undone.text, undone.answer) == ("and now?", answer)
+    assert [e.text for e in session.exchanges] == ["what is there?"]
+    assert say(session, "and now?") == answer
+    assert "".join(session.retry()) == answer  # greedy
+    assert [e.answer for e in session.exchanges][1:] == [answer]
+    session.undo(), session.undo()
+    assert session.undo() is None and session.exchanges == []
+    with pytest.raises(ChatError, match="Nothing was asked"):
+        next(session.retry())
+
+
+def test_a_sampled_answer_is_another_one_when_asked_again_and_the_same_when_typed_again(make_session) -> None:
+    session = make_session(do_sample=True, temperature=1.5, min_new_tokens=12)
+    first = say(session, "hello")
+    again = "".join(session.retry())
+    third = "".join(session.retry())
+    assert len({first, again, third}) == 3
+    session.undo()
+    assert say(session, "hello") == first
+
+
+def test_an_earlier_question_is_asked_in_other_words_with_its_files(make_session, picture, monkeypatch) -> None:
+    session = make_session()
+    for number in range(3):
+        say(session, f"question {number}", images=[picture] if number == 1 else [])
+    prompts = sent(session, monkeypatch)
+    "".join(session.edit(1, "in other words"))
+    assert [e.text for e in session.exchanges] == ["question 0", "in other words"]
+    assert session.exchanges[1].images == [picture] and len(prompts[0].media["image"]) == 1
+    for number in (-1, 2):
+        with pytest.raises(ChatError, match="no message"):
+            next(session.edit(number, "x"))
+    with pytest.raises(ChatError):
+        next(session.edit(0, "x" * 30_000))
+    assert len(session.exchanges) == 2
+
+
+def test_an_answer_that_fails_leaves_the_chat_as_it_was(make_session, monkeypatch) -> None:
+    session = make_session()
+    say(session, "one"), say(session, "two")
+    before = [(e.text, e.answer) for e in session.exchanges]
+
+    def fails(*args):
+        raise RuntimeError
+
+    for act in (lambda: session.ask("three"), session.retry, lambda: session.edit(0, "other")):
+        with monkeypatch.context() as broken:
+            broken.setattr(session.model.llm, "hidden", fails)
+            with pytest.raises(ChatError, match="could not be generated"):
+                list(act())
+        assert [(e.text, e.answer) for e in session.exchanges] == before
+
+
+def test_a_chat_is_saved_and_gone_on_with(make_session, picture, sound) -> None:
+    session = make_session(do_sample=True, seed=5)
+    say(session, "丸 <image> & what?", images=[picture, picture], audios=[sound])
+    say(session, "and now?")
+    saved = session.to_json()
+    json.loads(saved)
+    other = make_session()
+    assert other.from_json(saved) is other
+    assert other.exchanges == session.exchanges and other.decoding == session.decoding and other.note == ""
+    assert say(other, "go on") == say(session, "go on")
+    assert other.to_json() == session.to_json()
+
+
+def test_a_chat_of_another_model_is_opened_with_a_note(make_session) -> None:
+    session = make_session()
+    say(session, "hello")
+    tree = json.loads(session.to_json())
+    tree["model"]["fingerprint"] = "other"
+    assert "another model" in session.fresh().from_json(json.dumps(tree)).note
+
+
+def changed(**values):
+    def change(tree):
+        tree.update(values)
+
+    return change
+
+
+def in_turn(**values):
+    def change(tree):
+        tree["turns"][0].update(values)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (changed(format="other"), "no saved chat"),
+        (changed(version=9), "another form"),
+        (changed(turns="many"), "no turns"),
+        (changed(turns=[3]), "turn 1"),
+        (changed(turns=[{}] * 20_000), "far too many"),
+        (changed(decoding={"seed": "x"}), "seed"),
+        (changed(decoding={"exec": 1}), "damaged"),
+        (changed(decoding={"num_beams": 10**6}), "1000000 beams"),
+        (changed(decoding={"max_new_tokens": 0}), "max_new_tokens"),
+        (in_turn(text=5), "its words"),
+        (in_turn(text="x" * 30_000), "30000 characters"),
+        (in_turn(attempt=-1), "its words"),
+        (in_turn(images=5), "images"),
+        (in_turn(images=[{"name": "x", "data": "*"}]), "base64"),
+        (in_turn(images=[{"name": "../../etc/x.png", "data": "aGVsbG8="}]), r"^x\.png is no picture"),
+        (in_turn(images=[{"name": "x", "data": "aGVsbG8="}] * 99), "99 files"),
+        (in_turn(audios=[{"name": "a.png", "data": None}]), "damaged"),
+    ],
+)
+def test_a_file_that_is_no_chat_is_refused_and_changes_nothing(make_session, change, words) -> None:
+    session = make_session()
+    say(session, "hello")
+    tree = json.loads(session.to_json())
+    change(tree)
+    before = session.to_json()
+    with pytest.raises(ChatError, match=words):
+        session.from_json(json.dumps(tree))
+    assert session.to_json() == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", b"\xff\xfe", "[" * 100_000, '{"format": "minigpt4o-chat"}'])
+def test_what_is_not_even_a_saved_chat_is_refused(make_session, text) -> None:
+    with pytest.raises(ChatError):
+        make_session().from_json(text)
+
+
+def test_a_sound_that_is_cut_is_said_so(make_session, sound) -> None:
+    session = make_session()  # it hears 0.12 of the 0.2 seconds
+    say(session, "hello")
+    assert session.note == ""
+    say(session, "what is to be heard?", audios=[sound, sound])
+    assert "0.2 seconds were cut" in session.note
+    assert session.last.lost_seconds == pytest.approx([0.08, 0.08])
+    say(session, "and now?")
+    assert session.note == ""

@@ -64,7 +64,7 @@ def test_the_code_of_the_page_runs(desk, capsys) -> None:
 
 
 def test_every_file_the_page_names_is_one_the_program_looks_for() -> None:
-    from minigpt4o.models.weight_files import SOURCES
+    from minigpt4o.common.weight_files import SOURCES
     from minigpt4o.serve.zoo import FAMILIES
 
     page = PAGE.read_text(encoding="utf-8")

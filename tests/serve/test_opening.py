@@ -1,5 +1,6 @@
 """A model is opened from what a person has: a YAML of the reference, a run of their own; and a chat goes with it."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -78,19 +79,21 @@ def say(session, text, *pictures) -> str:
     return "".join(session.ask(text, pictures))
 
 
-def batches_of(session, monkeypatch) -> list:
-    seen, generate = [], session.model.generate
+def prompts_of(session, monkeypatch) -> list:
+    """Every prompt the model is given from now on."""
+    seen, make = [], session.engine._prompts.make
 
-    def spy(batch, *rest):
-        seen.append(batch)
-        return generate(batch, *rest)
+    def spy(sample):
+        prompt = make(sample)
+        seen.append(copy.copy(prompt))  # the engine lets its media go when the answer is there
+        return prompt
 
-    monkeypatch.setattr(session.model, "generate", spy)
+    monkeypatch.setattr(session.engine._prompts, "make", spy)
     return seen
 
 
-def words_of(session, batch) -> str:
-    return session.model.tokenizer.decode([i for i in batch.input_ids[0].tolist() if i >= 0])
+def words_of(session, prompt) -> str:
+    return session.model.tokenizer.decode([i for i in prompt.ids if i >= 0])
 
 
 def test_a_chat_from_the_references_file_has_the_demos_settings(tmp_path) -> None:
@@ -122,32 +125,32 @@ def test_our_own_chat_files_keep_their_own_defaults(demo_yaml) -> None:
 
 def test_a_chat_of_several_turns_and_pictures_remembers_everything(vicuna_chat, monkeypatch, picture) -> None:
     session = vicuna_chat()
-    batches = batches_of(session, monkeypatch)
+    prompts = prompts_of(session, monkeypatch)
     first = say(session, "what is there?", picture, picture)
     second = say(session, "and in this one?", picture)
     say(session, "thank you")
-    said = words_of(session, batches[-1])
+    said = words_of(session, prompts[-1])
     assert "what is there?" in said and "and in this one?" in said
     assert first.strip() in said and second.strip() in said
-    assert batches[-1].images.shape[0] == 3
-    assert (batches[-1].input_ids == IMAGE_SLOT).sum() == 3 * 4
+    assert len(prompts[-1].media["image"]) == 3
+    assert prompts[-1].ids.count(IMAGE_SLOT) == 3 * 4
     assert said.count("###Human: ") + said.count("Human: ") >= 3
 
 
 def test_a_chat_without_a_picture_works(vicuna_chat, monkeypatch) -> None:
     session = vicuna_chat()
-    batches = batches_of(session, monkeypatch)
+    prompts = prompts_of(session, monkeypatch)
     say(session, "hello")
-    assert batches[0].images is None
+    assert prompts[0].media["image"] == []
 
 
 def test_what_a_person_says_is_not_cut_at_max_txt_len(vicuna_chat, monkeypatch, picture) -> None:
     session = vicuna_chat()
-    batches = batches_of(session, monkeypatch)
+    prompts = prompts_of(session, monkeypatch)
     text = "what is at the top left? " * 8
     say(session, text, picture)
     assert session.model.max_txt_len == 20
-    assert text.strip() in words_of(session, batches[0])
+    assert text.strip() in words_of(session, prompts[0])
 
 
 @pytest.mark.parametrize("profile", ["default", "compat"])
@@ -156,14 +159,14 @@ def test_overflow_drops_the_oldest_words_and_none_of_several_pictures(
 ) -> None:
     session = vicuna_chat(f"profile={profile}")
     session.context = 300
-    batches = batches_of(session, monkeypatch)
+    prompts = prompts_of(session, monkeypatch)
     for number in range(6):
         say(session, f"question {number}, what is there? " * 3, *([picture] * 2 if number < 2 else []))
     assert "oldest" in session.note and "pictures" in session.note
-    last = batches[-1]
-    assert last.images.shape[0] == 4
-    assert (last.input_ids == IMAGE_SLOT).sum() == 4 * 4
-    assert last.input_ids.shape[1] <= 300 - 6
+    last = prompts[-1]
+    assert len(last.media["image"]) == 4
+    assert last.ids.count(IMAGE_SLOT) == 4 * 4
+    assert len(last.ids) <= 300 - 6
     assert "question 0" not in words_of(session, last)
     assert "question 5" in words_of(session, last)
 

@@ -1,7 +1,6 @@
 """The terminal chat: commands, attachments, and answers as a person at a keyboard sees them."""
 
 import io
-import json
 
 import pytest
 
@@ -16,17 +15,39 @@ def talk(session, *lines: str) -> str:
     return target.getvalue()
 
 
-def test_a_conversation_with_a_picture_and_a_sound(make_session, files, tmp_path) -> None:
-    session = make_session()
-    saved = tmp_path / "talk.json"
+def test_a_conversation_with_a_picture_and_a_sound_is_saved_and_opened_again(make_session, files, tmp_path) -> None:
+    session, saved = make_session(), tmp_path / "talk.json"
     shown = talk(
-        session, f"/image {files['red.png']}", f"/audio '{files['tone.wav']}'", "what is there?", f"/save {saved}"
+        session,
+        f"/image {files['red.png']}",
+        f"/audio '{files['tone.wav']}'",
+        "what is there?",
+        "go on",
+        f"/save {saved}",
     )
     assert "attached: red.png, tone.wav" in shown
     assert session.exchanges[0].answer in shown
-    user, assistant = json.loads(saved.read_text(encoding="utf-8"))
-    assert user == {"role": "user", "content": "what is there?", "images": ["red.png"], "audios": ["tone.wav"]}
-    assert assistant["content"] == session.exchanges[0].answer
+    again = make_session()
+    shown = talk(again, "forget me", f"/open '{saved}'")
+    assert again.exchanges == session.exchanges != []
+    assert f"you [red.png, tone.wav]> what is there?\n{session.exchanges[0].answer}\n" in shown
+    assert [str(m) for m in again.exchanges[0].images] == ["red.png"]
+
+
+def test_the_last_question_is_taken_back_asked_again_and_asked_in_other_words(make_session, files) -> None:
+    session = make_session(do_sample=True, temperature=3.0)
+    shown = talk(session, "/undo", "/retry", f"/image {files['red.png']}", "one", "two", "/undo", "/retry")
+    assert "forgotten: two" in shown and shown.count("Nothing was asked yet") == 2
+    assert [e.text for e in session.exchanges] == ["one"] and session.exchanges[0].attempt == 1
+    talk(session, "/edit other words", "/edit")
+    assert [e.text for e in session.exchanges] == ["other words"]
+    assert len(session.exchanges[0].images) == 1
+
+
+def test_several_pictures_and_sounds_go_with_one_message(make_session, files) -> None:
+    session = make_session()
+    talk(session, *[f"/image {files[n]}" for n in ("red.png", "blue.png")], f"/audio {files['tone.wav']}", "which?")
+    assert [[str(m) for m in e.images] for e in session.exchanges] == [["red.png", "blue.png"]]
 
 
 def test_attachments_go_with_one_message_only(make_session, files) -> None:
@@ -43,10 +64,20 @@ def test_what_goes_wrong_is_said_and_the_talk_goes_on(make_session, files, tmp_p
         f"/image {files['program.png']}",
         "/image",
         "/imgae x",
-        f"/save {tmp_path}/no/folder.json",
+        f"/save {files['red.png']}/x.json",
+        f"/open {tmp_path}/none.json",
+        f"/open {files['red.png']}",
         "hello",
     )
-    for words in ("no such file", "no picture or sound", "needs a file name", "no command /imgae", "cannot be written"):
+    for words in (
+        "no such file",
+        "no picture or sound",
+        "needs a file name",
+        "no command /imgae",
+        "cannot be written",
+        "cannot be read",
+        "no saved chat",
+    ):
         assert words in shown
     assert [e.text for e in session.exchanges] == ["hello"]
 
@@ -70,6 +101,12 @@ def test_the_command_line_answers_one_question(demo_yaml, files, capsys) -> None
     assert capsys.readouterr().out.strip()
     assert main([*command, "--audio", str(files["program.png"])]) == 1
     assert "no picture or sound" in capsys.readouterr().err
+
+
+def test_a_run_is_talked_to_by_its_folder(own_run, tiny, files, capsys) -> None:
+    command = ["chat", "--cfg-path", str(own_run), "--image", str(files["red.png"]), "--text", "what is there?"]
+    assert main([*command, "--options", *tiny.plain]) == 0
+    assert "step-000002" in capsys.readouterr().err
 
 
 def test_a_yaml_for_training_is_not_taken_for_a_chat(demo_yaml, tmp_path, capsys) -> None:

@@ -55,11 +55,12 @@ def words(message) -> str:
 
 def test_a_picture_and_a_sound_are_uploaded_and_answered(url, files) -> None:
     shown = send(client(url), "what is there?", files["red.png"], files["tone.wav"])
-    assert [m["role"] for m in shown] == ["user", "user", "user", "assistant"]
+    assert [m["role"] for m in shown] == ["user", "user", "user", "assistant", "assistant"]
     assert "red.png" in json.dumps(shown[0])
     assert "tone.wav" in json.dumps(shown[1])
     assert words(shown[2]) == "what is there?"
-    assert words(shown[3])
+    assert "only so much of a sound" in words(shown[3])  # 0.2 seconds were sent, 0.12 are heard
+    assert words(shown[4])
 
 
 def test_every_visitor_has_a_conversation_of_their_own(url) -> None:

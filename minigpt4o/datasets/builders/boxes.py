@@ -1,8 +1,7 @@
-"""Builder `boxes`: an expression and the box it means, asked either way (RefCOCO-like rows)."""
+"""Builder `boxes`: an expression and the box or boxes it means, asked either way (RefCOCO-like rows)."""
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,27 +11,34 @@ from typing import Any, Literal
 from minigpt4o.common.errors import SkipSample
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.boxes import BoxError, box_text
-from minigpt4o.conversation.sample import Box, Media, Sample
-from minigpt4o.datasets.layouts import LAYOUTS
+from minigpt4o.conversation.marks import escape_boxes
+from minigpt4o.conversation.phrases import DELIMITER
+from minigpt4o.conversation.sample import BOX_MARK, Box, Media, Sample
 from minigpt4o.datasets.media import image_size
+from minigpt4o.datasets.objects import file_turn, four_numbers, placed, turned
 from minigpt4o.datasets.prompts import Prompts
-from minigpt4o.datasets.rows import Row
-from minigpt4o.datasets.table import Table
+from minigpt4o.datasets.tables.layouts import LAYOUTS
+from minigpt4o.datasets.tables.rows import Row, Rows
+from minigpt4o.datasets.tables.store import where
+from minigpt4o.datasets.tables.table import Table
 from minigpt4o.datasets.wording import Wording
 
 FIELDS = ("id", "image", "expression", "box", "width", "height", "language")
-OVERHANG = 0.02  # of the picture's side that a box may reach outside; annotators draw a little over the edge
 
 
 @registry.register("builder", "boxes")
 class Boxes:
-    """Referring expressions: `refer` asks where something is, `identify` asks what is in a box."""
+    """Referring expressions: `refer` asks where something is, `identify` asks what is in a box.
+
+    A box column that holds a list of boxes gives them all, parted by the delimiter. By default the turns hold a mark
+    for each box, which is written when the sample is encoded, in the frame that the model sees.
+    """
 
     @dataclass
     class Config:
         annotations: dict[str, str]  # split -> file or pattern ({a..b}, {x,y}, *); `all:` + folds carves splits out
-        layout: Literal["rows", "refer", "visual_genome"] = (
-            "rows"  # refer: refs(*).p beside instances.json; visual_genome: region_descriptions.json, image_data.json
+        layout: Literal["rows", "coco", "refer", "visual_genome"] = (
+            "rows"  # coco: instances.json; refer: refs(*).p beside it; visual_genome: region_descriptions.json, ...
         )
         max_area: int = 0  # leave out boxes of so many pixels or more (Visual Genome: 16384); 0 = none
         ask: Literal["refer", "identify"] = "refer"  # refer: expression -> box; identify: box -> expression
@@ -46,6 +52,9 @@ class Boxes:
             }
         )  # id, image, expression (text or list), box, width, height, language -> column; or the file tells its size
         box_format: Literal["xywh", "xyxy"] = "xywh"  # in pixels: corner and size, or two corners
+        box_frame: Literal["upright", "raw"] = (
+            "upright"  # the picture as it is seen, or as its file stores it before its EXIF orientation turns it
+        )
         rounding: Literal["round", "truncate"] = "round"  # pixels to hundredths; truncate as MiniGPT-v2
         media_root: str = ""  # folder that media paths start from
         image_template: str = (
@@ -90,16 +99,38 @@ class Boxes:
         expressions = self._expressions(row)
         single = not isinstance(row.get(self.table.column("expression")), list)
         said = expressions[0] if single and self.wording.compat else rng.choice(expressions)
-        box = self._box(row, images[0], said)
-        written = self._written(box, row.where)
+        boxes = self._boxes(row, images[0], said)
+        written = DELIMITER.join(self._written(box, row.where) for box in boxes)
+        shown = written if self.wording.compat else DELIMITER.join([BOX_MARK] * len(boxes))
         refer = self.config.ask == "refer"
         question = self.wording.question(said) if refer else said
-        asked = self.wording.filled(self.prompts.draw(rng), {"expression": question, "box": written})
-        answer = written if refer else self.wording.answer(said)
-        turns = self.wording.turns(asked, answer, images, [], row.where)
+        asked = self._asked(self.prompts.draw(rng), question, shown)
+        answer = shown if refer else escape_boxes(self.wording.answer(said))
+        turns = self.wording.turns(asked, answer, images, [], row.where, boxed=True)
         common = self.table.common(index)
         common["meta"] = {"expression": said, "box": written} | common["meta"]
-        return Sample(turns=turns, images=images, answers=[written] if refer else expressions, boxes=[box], **common)
+        return Sample(
+            turns=turns,
+            images=images,
+            answers=[written] if refer else expressions,
+            boxes=boxes,
+            rounding="truncate" if self.wording.compat else self.config.rounding,
+            **common,
+        )
+
+    def _asked(self, prompt: str, expression: str, box: str) -> str:
+        """The prompt with its place filled: data cannot bring marks, but where the box goes there is one."""
+        if self.wording.compat:
+            return self.wording.filled(prompt, {"expression": expression, "box": box})
+        return self.wording.filled(prompt.replace("{box}", box), {"expression": expression})
+
+    def size_hint(self, index: int) -> int:
+        """Bytes of the row of a sample; it grows with the length of its texts."""
+        return self.table.size_hint(index)
+
+    def modality(self, index: int) -> str:
+        """Always `image`: boxes lie in pictures."""
+        return "image"
 
     def fingerprint(self) -> str:
         """SHA-256 of the annotation files and of the choice of rows."""
@@ -113,11 +144,14 @@ class Boxes:
             raise SkipSample("missing_field", f"{row.where}: no expression")
         return [self.wording.read(text, row.where, "the expression") for text in texts]
 
-    def _read(self, files: Sequence[Path], list_key: str) -> tuple[list[Row], str]:
+    def _read(self, files: Sequence[Path], list_key: str) -> tuple[Rows, str]:
         """The rows of the layout, without those whose box is too large."""
         rows, digest = LAYOUTS[self.config.layout](files, list_key)
         column, limit = self.config.fields.get("box", "box"), self.config.max_area
-        return [row for row in rows if not limit or _area(row.values.get(column)) < limit], digest
+        if not limit:
+            return rows, digest
+        small = where(rows, digest, lambda row: _area(row.values.get(column)) < limit, f"{column} below {limit}")
+        return small, digest
 
     def _written(self, box: Box, where: str) -> str:
         """The box as text. In compat neither rounded nor cut at the picture's border."""
@@ -131,27 +165,27 @@ class Boxes:
         except BoxError as error:
             raise SkipSample("bad_box", f"{where}: {error}") from error
 
-    def _box(self, row: Row, image: Media, label: str) -> Box:
-        numbers = _four_numbers(row.get(self.table.column("box")), row.where)
-        width, height = self._size(row, image)
-        x1, y1, a, b = numbers
-        x2, y2 = (x1 + a, y1 + b) if self.config.box_format == "xywh" else (a, b)
-        if self.wording.compat:
-            return Box((x1, y1, x2, y2), (width, height), label)
-        slack_x, slack_y = OVERHANG * width, OVERHANG * height
-        if not (x1 < x2 and y1 < y2):
-            raise SkipSample("bad_box", f"{row.where}: box {numbers} has no area as {self.config.box_format}")
-        if x1 < -slack_x or y1 < -slack_y or x2 > width + slack_x or y2 > height + slack_y:
-            raise SkipSample(
-                "bad_box",
-                f"{row.where}: box {numbers} ({self.config.box_format}) reaches out of its {width}x{height} picture",
-            )
-        return Box((x1, y1, x2, y2), (width, height), label)
+    def _boxes(self, row: Row, image: Media, label: str) -> list[Box]:
+        value = row.get(self.table.column("box"))
+        several = isinstance(value, list) and bool(value) and all(isinstance(one, list | tuple) for one in value)
+        return [self._box(one, row, image, label) for one in (value if several else [value])]
 
-    def _size(self, row: Row, image: Media) -> tuple[int, int]:
+    def _box(self, value: Any, row: Row, image: Media, label: str) -> Box:
+        numbers, form = four_numbers(value, row.where), self.config.box_format
+        if self.wording.compat:
+            x1, y1, a, b = numbers
+            return Box((x1, y1, x1 + a, y1 + b) if form == "xywh" else numbers, image_size(image), label)
+        size = self._stated_size(row)
+        if self.config.box_frame == "raw":
+            turn = file_turn(image)
+            return turned(placed(numbers, size or turn.source, row.where, form, label), turn)
+        return placed(numbers, size or image_size(image), row.where, form, label)
+
+    def _stated_size(self, row: Row) -> tuple[int, int] | None:
+        """What the row says of its picture's size; None if it does not."""
         columns = [self.config.fields.get(side, "") for side in ("width", "height")]
-        if self.wording.compat or not all(column and row.has(column) for column in columns):
-            return image_size(image)
+        if not all(column and row.has(column) for column in columns):
+            return None
         try:
             return int(row.get(columns[0])), int(row.get(columns[1]))
         except (TypeError, ValueError):
@@ -164,15 +198,3 @@ def _area(box: Any) -> float:
         return float(box[2]) * float(box[3])
     except (TypeError, ValueError, IndexError, KeyError):
         return 0.0
-
-
-def _four_numbers(value: Any, where: str) -> tuple[float, float, float, float]:
-    """A list of four numbers, or a text of them with blanks or commas between (tables)."""
-    parts = value.strip("[]() ").replace(",", " ").split() if isinstance(value, str) else value
-    try:
-        numbers = [float(part) for part in parts]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) != 4 or not all(math.isfinite(n) for n in numbers):
-        raise SkipSample("bad_box", f"{where}: {value!r} is not four numbers")
-    return (numbers[0], numbers[1], numbers[2], numbers[3])

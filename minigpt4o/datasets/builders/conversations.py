@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from minigpt4o.common.errors import SkipSample
 from minigpt4o.common.registry import registry
+from minigpt4o.conversation.objects import written
 from minigpt4o.conversation.sample import MARKS, Media, MediaKind, Role, Sample, Turn
 from minigpt4o.datasets.base import clean_text
-from minigpt4o.datasets.rows import Row
-from minigpt4o.datasets.table import Table
+from minigpt4o.datasets.objects import boxes_of, with_objects
+from minigpt4o.datasets.tables.rows import Row
+from minigpt4o.datasets.tables.table import Table
 from minigpt4o.datasets.wording import Wording
 
 FIELDS = ("id", "image", "audio", "language")
@@ -28,7 +30,14 @@ ROLES: dict[str, Role] = {
     "system": "system",
 }
 MEDIA_COLUMNS: dict[MediaKind, tuple[str, ...]] = {"image": ("image", "images"), "audio": ("audio", "audios", "sound")}
-PARTS: dict[str, MediaKind] = {"image": "image", "image_url": "image", "audio": "audio", "input_audio": "audio"}
+PARTS: dict[str, MediaKind] = {
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "audio": "audio",
+    "audio_url": "audio",
+    "input_audio": "audio",
+}
 FOREIGN_MARKS = {"<Img><ImageHere></Img>": "<image>", "<ImageHere>": "<image>", "<sound>": "<audio>"}
 _BLANKS_AT_MARK = re.compile(r"\s*(" + "|".join(MARKS.values()) + r")\s*")
 
@@ -83,7 +92,9 @@ class Conversations:
         """The dialogue. One picture (or sound) that no text has a mark for is put before the first user's words."""
         row = self.table.row(index)
         media = {kind: self._listed(row, kind) for kind in MEDIA_COLUMNS}
-        turns = _first_rounds(self._turns(row, media), self.config.rounds)
+        turns, boxes = with_objects(row, self._turns(row, media), media["image"])
+        turns = _first_rounds(turns, self.config.rounds)
+        boxes = boxes_of(turns, boxes)
         turns = self._as_reference(turns, media) if self.wording.compat else self._cleaned(turns)
         for kind, found in media.items():
             turns = _place_single(turns, kind, found)
@@ -96,11 +107,24 @@ class Conversations:
                 )
         if self.config.trim_at_marks and not self.wording.compat:
             turns = [t if t.role == "assistant" else Turn(t.role, _BLANKS_AT_MARK.sub(r"\1", t.text)) for t in turns]
-        answers = [t.text for t in turns if t.role == "assistant"]
-        if not answers:
+        if not any(t.role == "assistant" for t in turns):
             raise SkipSample("no_target", f"{row.where}: nobody answers: no turn from gpt or assistant")
         common = self.table.common(index)
-        return Sample(turns=turns, images=media["image"], audios=media["audio"], answers=answers[-1:], **common)
+        sample = Sample(turns=turns, images=media["image"], audios=media["audio"], boxes=boxes, **common)
+        return replace(sample, answers=[t.text for t in written(sample).turns if t.role == "assistant"][-1:])
+
+    def size_hint(self, index: int) -> int:
+        """Bytes of the row of a sample; it grows with the length of its texts."""
+        return self.table.size_hint(index)
+
+    def modality(self, index: int) -> str:
+        """`image`, `audio`, `image+audio` or `text`: what the row lists beside its turns or has as parts of them."""
+        row = self.table.groups.first(index)
+        turns: list[Any] = next((row.values[k] for k in TURN_COLUMNS if isinstance(row.values.get(k), list)), [])
+        contents = [said.get("content") for said in turns if isinstance(said, dict)]
+        parts = [part for content in contents if isinstance(content, list) for part in content]
+        shown = {PARTS.get(str(part.get("type"))) for part in parts if isinstance(part, dict)}
+        return "+".join(kind for kind in MEDIA_COLUMNS if kind in shown or self._named(row, kind)) or "text"
 
     def fingerprint(self) -> str:
         """SHA-256 of the annotation files and of the choice of rows."""
@@ -108,10 +132,13 @@ class Conversations:
 
     def _listed(self, row: Row, kind: MediaKind) -> list[Media]:
         """Media that the row lists beside its turns."""
-        finder = self.table.finders[kind]
+        named = self._named(row, kind)
+        return self.table.finders[kind].of_row(row, named) if named else []
+
+    def _named(self, row: Row, kind: MediaKind) -> str:
+        """The column that lists the row's media of a kind; "" if there is none."""
         columns = [self.config.fields[kind]] if kind in self.config.fields else MEDIA_COLUMNS[kind]
-        named = [c for c in columns if finder.template or row.has(c)]
-        return finder.of_row(row, named[0]) if named else []
+        return next((c for c in columns if self.table.finders[kind].template or row.has(c)), "")
 
     def _turns(self, row: Row, media: dict[MediaKind, list[Media]]) -> list[Turn]:
         key = next((k for k in TURN_COLUMNS if isinstance(row.values.get(k), list)), "")
@@ -165,7 +192,8 @@ class Conversations:
             if kind == "text":
                 pieces.append(clean_text(part.get("text"), where, "the text"))
             elif kind in PARTS:
-                body = part.get(kind, part.get("path", part.get("url")))
+                places = (kind, PARTS[kind], f"{PARTS[kind]}_url", "path", "url")
+                body = next((part[place] for place in places if part.get(place)), part)
                 media[PARTS[kind]].append(self.table.finders[PARTS[kind]].find(body, where))
                 pieces.append(MARKS[PARTS[kind]])
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Callable
@@ -15,11 +16,11 @@ import numpy as np
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.sample import Media, Sample
-from minigpt4o.datasets.base import one_round, sha256, unique_ids
+from minigpt4o.datasets.base import TEXT_LIMIT, clean_text, one_round, sha256, unique_ids
 from minigpt4o.datasets.idx import is_idx, png_of, read_idx
 from minigpt4o.datasets.media import EXTENSIONS, extension
 from minigpt4o.datasets.prompts import Prompts
-from minigpt4o.datasets.shard_index import open_tars
+from minigpt4o.datasets.shards.index import open_tars
 from minigpt4o.datasets.splits import carve, split_files, split_files_of
 
 
@@ -31,6 +32,7 @@ class Item:
     groups: dict[str, str] | None  # the named groups of the pattern; None if it did not match
     open: Callable[[], Media]
     where: str
+    path: str = ""  # of the file, if it is one of its own
 
 
 @registry.register("builder", "labelled")
@@ -46,6 +48,7 @@ class Labelled:
         pattern: str = (
             r"(?P<label>[^/]+)/[^/]+$"  # searched in the path: group `label`, others are kept; default: folder
         )
+        beside: str = ""  # ".txt": what is learned stands in a file of the same name with this ending, not in the name
         label_files: dict[str, str] = field(default_factory=dict)  # IDX only: split -> the idx1 file of labels
         labels: dict[str, str] = field(default_factory=dict)  # label as written -> word to learn ("0": zero)
         prompts: str | list[str] = field(default_factory=list)  # what is asked, or the name of a pool; none = the label
@@ -93,6 +96,8 @@ class Labelled:
     def label(self, index: int) -> str:
         """The label's word, without opening anything. Raises SkipSample if the name does not tell it."""
         item = self.items[index]
+        if self.config.beside:
+            return self._beside(item)
         if item.groups is None:
             raise SkipSample("missing_field", f"{item.where}: {item.name!r} does not match {self.config.pattern!r}")
         written = item.groups["label"]
@@ -100,6 +105,36 @@ class Labelled:
             known = ", ".join(self.config.labels)
             raise SkipSample("no_target", f"{item.where}: label {written!r} has no word in `labels`; known: {known}")
         return self.config.labels.get(written, written)
+
+    def size_hint(self, index: int) -> int:
+        """Bytes of what is learned, in its file beside the medium or in the name."""
+        return self._text_size(self.items[index])
+
+    def _text_size(self, item: Item) -> int:
+        try:
+            return os.stat(self._text_file(item)).st_size if self.config.beside else len(item.name)
+        except OSError:
+            return 0
+
+    def modality(self, index: int) -> str:
+        """`image` or `audio`: all media are of one kind."""
+        return self.config.kind
+
+    def _text_file(self, item: Item) -> str:
+        return os.path.splitext(item.path)[0] + self.config.beside
+
+    def _beside(self, item: Item) -> str:
+        """What the file of the same name says. Raises SkipSample if there is none, or no text in it."""
+        if not item.path:
+            raise SkipSample("missing_file", f"{item.where}: `beside` serves files in folders; read tars with `shards`")
+        path = self._text_file(item)
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                return clean_text(file.read(4 * TEXT_LIMIT), item.where, path)
+        except UnicodeDecodeError as error:
+            raise SkipSample("bad_text", f"{path}: byte {error.start} is not UTF-8") from None
+        except OSError as error:
+            raise SkipSample("missing_file", f"{item.where}: {path} cannot be read ({error.strerror})") from None
 
     def fingerprint(self) -> str:
         """SHA-256 of names and sizes (files, tars) or of the whole content (IDX), and of the choice of files."""
@@ -123,19 +158,23 @@ class Labelled:
         files += [(file.parent.parent, file) for file in sources if file.is_file() and file not in tars]
         for root, file in files:
             opener = partial(Media, path=str(file), name=file.name)
-            self._add(items, file.relative_to(root).as_posix(), file.stat().st_size, opener, str(root))
+            self._add(items, file.relative_to(root).as_posix(), file.stat().st_size, opener, str(root), str(file))
         if not items:
             known = ", ".join(sorted(EXTENSIONS[self.config.kind]))
             places = ", ".join(map(str, sources))
             raise DataError(f"datasets.{self.name}: no {self.config.kind} file in {places} ({known})")
         return items
 
-    def _add(self, items: list[Item], name: str, size: int, opener: Callable[[], Media], source: str) -> None:
+    def _add(
+        self, items: list[Item], name: str, size: int, opener: Callable[[], Media], source: str, path: str = ""
+    ) -> None:
         """Take a file if it is of the wanted kind; other files of the folder are none of ours."""
         if extension(name) in EXTENSIONS[self.config.kind]:
             found = self._pattern.search(name)
-            items.append(Item(name, found.groupdict() if found else None, opener, f"{source}:{name}"))
+            items.append(Item(name, found.groupdict() if found else None, opener, f"{source}:{name}", path))
             self._digests.append(f"{name}:{size}")
+            if self.config.beside:
+                self._digests.append(str(self._text_size(items[-1])))
 
     # --- IDX
 

@@ -88,6 +88,19 @@ class Match:
         wanted = label if same else draw.choice([word for word in self.words if word != label])
         return i, draw.choice(self.by_label[wanted]), same
 
+    def size_hint(self, index: int) -> int:
+        """Bytes of the longest question: nothing else of a pair differs in length."""
+        return max((len(prompt.encode()) for prompt in self.prompts.prompts), default=0)
+
+    def modality(self, index: int) -> str:
+        """What the two samples bring: `image`, `audio`, `image+audio` or `text`."""
+        try:
+            i, j, _ = self.pair(index)
+        except SkipSample:
+            i = j = 0
+        shown = _modality(self.first, i) + _modality(self.second, j)
+        return "+".join(kind for kind in ("image", "audio") if kind in shown) or "text"
+
     def fingerprint(self) -> str:
         """SHA-256 of both data sets and of the drawing."""
         config = self.config
@@ -96,6 +109,11 @@ class Match:
 
     def _order(self, epoch: int) -> Callable[[int], int]:
         return permute(f"match/{self.config.seed}/{self.split}", epoch, len(self.first))
+
+
+def _modality(builder: Builder, index: int) -> str:
+    tell = getattr(builder, "modality", None)
+    return str(tell(index)) if tell else "text"
 
 
 def _labels(builder: Builder) -> list[str]:

@@ -10,8 +10,9 @@ from minigpt4o.common.registry import registry
 from minigpt4o.conversation.sample import Sample
 from minigpt4o.datasets.base import PLACE, clean_text, fill
 from minigpt4o.datasets.prompts import Prompts
-from minigpt4o.datasets.rows import Row
-from minigpt4o.datasets.table import Table
+from minigpt4o.datasets.tables.layouts import LAYOUTS
+from minigpt4o.datasets.tables.rows import Row
+from minigpt4o.datasets.tables.table import Table
 from minigpt4o.datasets.wording import Wording
 
 FIELDS = ("id", "image", "audio", "text", "language")
@@ -24,6 +25,9 @@ class Pairs:
     @dataclass
     class Config:
         annotations: dict[str, str]  # split -> file or pattern ({a..b}, {x,y}, *); `all:` + folds carves splits out
+        layout: Literal["rows", "coco", "located", "transcripts"] = (
+            "rows"  # coco: annotations joined with `images`; located: rows with the name of their `table`; ID TEXT
+        )
         fields: dict[str, str] = field(
             default_factory=lambda: {"image": "image", "text": "caption"}
         )  # id, image, audio, text, language -> column; `a.b.0` goes into objects, `c1, c2` or `c_*` names several
@@ -57,7 +61,8 @@ class Pairs:
         self.config = config
         self.prompts = Prompts(config.prompts, name)
         self.wording = Wording(config.profile, split)
-        self.table = Table(config, name, split, FIELDS, self._grouped if config.group_by else None)
+        together = self._together if config.group_by else None
+        self.table = Table(config, name, split, FIELDS, together, LAYOUTS[config.layout])
 
     def __len__(self) -> int:
         return len(self.table)
@@ -72,6 +77,14 @@ class Pairs:
         asked = self.wording.question(self.wording.filled(prompt, self._places(row, prompt)))
         turns = self.wording.turns(asked, self.wording.answer(learned), images, audios, row.where)
         return Sample(turns=turns, images=images, audios=audios, answers=texts, **self.table.common(index))
+
+    def size_hint(self, index: int) -> int:
+        """Bytes of the rows of a sample; it grows with the length of its texts."""
+        return self.table.size_hint(index)
+
+    def modality(self, index: int) -> str:
+        """`image`, `audio`, `image+audio` or `text`."""
+        return self.table.modality(index)
 
     def fingerprint(self) -> str:
         """SHA-256 of the annotation files and of the choice of rows."""
@@ -94,10 +107,7 @@ class Pairs:
             found[word] = "" if absent else self.wording.read(row.get(column), row.where, column)
         return found
 
-    def _grouped(self, rows: list[Row]) -> list[list[Row]]:
-        """Rows that share the `group_by` column, in order of first appearance; a broken row stands alone."""
-        groups: dict[str, list[Row]] = {}
-        for row in rows:
-            alone = row.problem or not row.has(self.config.group_by)
-            groups.setdefault(row.where if alone else str(row.get(self.config.group_by)), []).append(row)
-        return list(groups.values())
+    def _together(self, row: Row) -> str:
+        """Rows that share the `group_by` column become one sample; a broken row stands alone."""
+        alone = row.problem or not row.has(self.config.group_by)
+        return row.where if alone else str(row.get(self.config.group_by))

@@ -14,12 +14,14 @@ from minigpt4o.common.registry import registry
 from minigpt4o.conversation.sample import Sample
 from minigpt4o.datasets.base import clean_text, sha256
 from minigpt4o.datasets.prompts import Prompts
-from minigpt4o.datasets.rows import Row, read_rows, unfold
 from minigpt4o.datasets.splits import split_files_of
-from minigpt4o.datasets.table import Table
+from minigpt4o.datasets.tables.layouts import LAYOUTS
+from minigpt4o.datasets.tables.rows import Row, Rows, read_rows, unfold
+from minigpt4o.datasets.tables.store import KeyIndex
+from minigpt4o.datasets.tables.table import Table
 from minigpt4o.datasets.wording import Wording
 
-FIELDS = ("id", "image", "audio", "question", "answer", "choices", "language")
+FIELDS = ("id", "image", "audio", "question", "answer", "choices", "context", "language")
 QUESTION_PLACES = ("question", "statement", "text")  # three words for the same in a prompt
 ANSWER_COLUMNS = ("answers", "multiple_choice_answer", "direct_answers")  # tried if the named column is absent
 
@@ -31,6 +33,9 @@ class Questions:
     @dataclass
     class Config:
         annotations: dict[str, str]  # split -> file or pattern ({a..b}, {x,y}, *); `all:` + folds carves splits out
+        layout: Literal["rows", "annotators", "lines", "llava_bench"] = (
+            "rows"  # annotators: rows alike but for `answer` are one (Clotho-AQA); lines: JSON lines (POPE)
+        )
         answers: dict[str, str] = field(
             default_factory=dict
         )  # split -> file of answers apart from the questions, joined by id (the VQA v2 annotations file)
@@ -41,7 +46,7 @@ class Questions:
                 "question": "question",
                 "answer": "answer",
             }
-        )  # id, image, audio, question, answer, choices, language -> column; `a.b.0` goes into objects
+        )  # id, image, audio, question, answer, choices, context, language -> column; `a.b.0` goes into objects
         each: list[str] = field(
             default_factory=list
         )  # columns of lists side by side: a sample for each place (OCR-VQA)
@@ -55,12 +60,12 @@ class Questions:
         rows: str = ""  # where the list of rows lies in a JSON file; "" = at the top, or annotations, data, questions
         prompts: str | list[str] = field(
             default_factory=list
-        )  # texts with a {question} place (and {choices}), or the name of a pool; none = the question alone
+        )  # texts with a {question} place (and {choices}, {context}), or the name of a pool; none = the question alone
         keep: list[str] = field(
             default_factory=lambda: ["question_type", "answer_type"]
         )  # columns that go into the predictions file, where a row has them
         language: str = ""  # of the texts, if no column says it
-        split_field: str = ""  # column that says which split a row belongs to
+        split_field: str = ""  # column, or columns with commas, that say which split a row belongs to
         split_names: dict[str, str] = field(
             default_factory=dict
         )  # split -> what that column says ("*train*"), if not its name
@@ -75,16 +80,15 @@ class Questions:
 
     def __init__(self, config: Config, *, name: str, split: str) -> None:
         self.config = config
-        self.prompts = Prompts(config.prompts, name, (*QUESTION_PLACES, "choices"))
+        self.prompts = Prompts(config.prompts, name, (*QUESTION_PLACES, "choices", "context"))
         self.wording = Wording(config.profile, split)
-        self.table = Table(config, name, split, FIELDS, read=partial(_read, config.each) if config.each else read_rows)
-        self._apart: dict[str, Row] | None = None  # id -> row of the file of answers
+        self.table = Table(config, name, split, FIELDS, read=partial(_read, config.layout, config.each))
+        self._apart: KeyIndex | None = None  # finds a row of the file of answers by its id
         self._apart_digest = ""
         if config.answers:
             files = [path for _, path in split_files_of(config.answers, config, split, name)]
             rows, self._apart_digest = read_rows(files)
-            column = self.table.column("id")
-            self._apart = {str(row.get(column)): row for row in rows if row.has(column)}
+            self._apart = KeyIndex(rows, self._apart_digest, self._key, f"answers {self.table.column('id')}")
 
     def __len__(self) -> int:
         return len(self.table)
@@ -95,13 +99,16 @@ class Questions:
         images, audios = self.table.media(row, "image"), self.table.media(row, "audio")
         question = self.wording.read(row.get(self.table.column("question")), row.where, "the question")
         question = self.wording.question(question)
-        given = self._answer(row)
+        told = self._told(row)
+        given = self._answer(told)
         answers, weights = answers_of(given, row.where)
         choices = row.columns(self.config.fields["choices"]) if "choices" in self.config.fields else []
         answers = [self._word(answer, choices, row.where) for answer in answers]
         places = dict.fromkeys(QUESTION_PLACES, question)
         if choices:
             places["choices"] = choices_text(choices, row.where)
+        if "context" in self.config.fields:
+            places["context"] = self._context(row)
         if self.wording.compat:  # the reference draws the answer first, and only from a list
             answer = draw_by_frequency(answers, rng) if isinstance(given, list) else answers[0]
             asked = self.wording.filled(self.prompts.draw(rng), places)
@@ -110,20 +117,43 @@ class Questions:
             answer = rng.choices(answers, weights)[0]
         turns = self.wording.turns(asked, self.wording.answer(answer), images, audios, row.where)
         common = self.table.common(index)
-        common["meta"] = {"question": question} | ({"choices": choices} if choices else {}) | common["meta"]
+        kept = {c: told.get(c) for c in self.config.keep if told.has(c)}
+        common["meta"] = {"question": question} | ({"choices": choices} if choices else {}) | kept | common["meta"]
         return Sample(turns=turns, images=images, audios=audios, answers=answers, **common)
 
     def fingerprint(self) -> str:
         """SHA-256 of the annotation files and of the choice of rows."""
         return sha256(self.table.fingerprint(), self._apart_digest)
 
+    def size_hint(self, index: int) -> int:
+        """Bytes of the row of a sample; it grows with the length of its texts."""
+        return self.table.size_hint(index)
+
+    def modality(self, index: int) -> str:
+        """`image`, `audio`, `image+audio` or `text`."""
+        return self.table.modality(index)
+
+    def _key(self, row: Row) -> str | None:
+        column = self.table.column("id")
+        return str(row.get(column)) if row.has(column) else None
+
+    def _context(self, row: Row) -> str:
+        """What stands beside the question, with the space that parts them; "" where the row has nothing."""
+        column = self.table.column("context")
+        return self.wording.read(row.get(column), row.where, "the context") + " " if row.has(column) else ""
+
+    def _told(self, row: Row) -> Row:
+        """The row that tells the answer: the same, or that of the file of answers with its id."""
+        if self._apart is None:
+            return row
+        word = str(row.get(self.table.column("id")))
+        found = self._apart.find(word)
+        if found is None:
+            raise SkipSample("no_target", f"{row.where}: question {word} has no row in the file of answers")
+        return found
+
     def _answer(self, row: Row) -> Any:
-        """What the row, or the row of answers with its id, gives as answer or answers."""
-        if self._apart is not None:
-            word = str(row.get(self.table.column("id")))
-            if word not in self._apart:
-                raise SkipSample("no_target", f"{row.where}: question {word} has no row in the file of answers")
-            row = self._apart[word]
+        """What the row gives as answer or answers."""
         named = self.table.column("answer")
         return row.get(next((c for c in (named, *ANSWER_COLUMNS) if c in row.values), named))
 
@@ -136,9 +166,9 @@ class Questions:
         return self.config.labels.get(answer, answer)
 
 
-def _read(columns: list[str], files: Sequence[Path], list_key: str) -> tuple[list[Row], str]:
-    rows, digest = read_rows(files, list_key)
-    return unfold(rows, columns), digest
+def _read(layout: str, columns: list[str], files: Sequence[Path], list_key: str) -> tuple[Rows, str]:
+    rows, digest = LAYOUTS[layout](files, list_key)
+    return (unfold(rows, columns, digest) if columns else rows), digest
 
 
 def draw_by_frequency(answers: Sequence[str], rng: random.Random) -> str:

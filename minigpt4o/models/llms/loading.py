@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from minigpt4o.common.errors import CheckpointError, ConfigError
+from minigpt4o.common.weight_files import locate, not_here
 from minigpt4o.models.llms.tokenizer_files import HUB_NAME
-from minigpt4o.models.weight_files import locate, not_here
 
 log = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ def load_tokenizer(source: str, kind: Kind = "auto", pad_token: str = "") -> Any
     `auto` takes SentencePiece where the folder has its model and is Llama's or T5's (or says nothing else).
     `pad_token` must be a word of the vocabulary; it is not looked for in text.
     """
-    from minigpt4o.models.weight_files import locate
+    from minigpt4o.common.weight_files import locate
 
     here = locate(source)
     local = here is not None

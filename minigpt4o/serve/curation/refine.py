@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from minigpt4o.common.errors import ConfigError, DataError
+from minigpt4o.common.chat_endpoint import ChatEndpoint
+from minigpt4o.common.errors import ConfigError
 
 INSTRUCTION = (
     "The paragraph below describes a picture. Mend its errors: take out repeated sentences, words without meaning and "
     "text in other languages, and finish or remove sentences that break off. Add nothing that it does not say. "
     "Answer with the mended paragraph alone; if nothing has to be mended, answer with it as it is."
 )
-TRIES = 4
-WAIT_S = 1.0  # before the second try; twice as long before each further one
-TIMEOUT_S = 120.0
+WAIT_S = 1.0  # before the second try of a request; twice as long before each further one
 Refine = Callable[[Sequence[str]], list[str]]
 
 
@@ -41,47 +35,8 @@ class Endpoint:
             return list(pool.map(self._one, texts))
 
     def _one(self, text: str) -> str:
-        body = {
-            "model": self.model,
-            "temperature": 0.0,
-            "messages": [{"role": "system", "content": self.instruction}, {"role": "user", "content": text}],
-        }
-        headers = {"Content-Type": "application/json"}
-        if os.environ.get(self.key_variable):
-            headers["Authorization"] = f"Bearer {os.environ[self.key_variable]}"
-        address = self.url.rstrip("/") + "/chat/completions"
-        if not address.startswith(("http://", "https://")):
-            raise ConfigError(f"{self.url!r} is no address of a chat server; write http://HOST:PORT/v1")
-        request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        return _answer(_send(request, address), address)
-
-
-def _send(request: urllib.request.Request, address: str) -> bytes:
-    """The server's answer; what may pass by itself is tried again."""
-    wait = WAIT_S
-    for number in range(1, TRIES + 1):
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-                found: bytes = answer.read()
-                return found
-        except urllib.error.HTTPError as error:
-            passing = error.code == 429 or error.code >= 500
-            why = f"{error.code} {error.reason}: {error.read(500).decode('utf-8', 'replace')}"
-        except OSError as error:  # no connection, a broken one, or none in time
-            passing, why = True, str(error)
-        if not passing or number == TRIES:
-            raise DataError(f"{address}: {why} (tried {number} time(s)); what is done is kept, start again to go on")
-        time.sleep(wait)
-        wait *= 2
-    raise AssertionError("the last try returns or raises")
-
-
-def _answer(raw: bytes, address: str) -> str:
-    try:
-        text = json.loads(raw)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{address}: the answer is no chat completion ({error}): {raw[:200]!r}") from error
-    return str(text or "").strip()
+        ask = ChatEndpoint(self.url, self.model, self.key_variable, wait_s=WAIT_S)
+        return ask([{"role": "system", "content": self.instruction}, {"role": "user", "content": text}])
 
 
 class Local:

@@ -1,0 +1,1 @@
+"""The command `data`: list, convert, download, index, check, show, stats, curate."""

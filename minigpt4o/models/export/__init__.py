@@ -1,0 +1,1 @@
+"""Models of this project as folders that other programs open: tensors, tokenizer, processor, configuration."""

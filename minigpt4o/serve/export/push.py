@@ -1,0 +1,39 @@
+"""Upload an exported folder to the Hugging Face hub: the one act of an export that reaches out, and only when asked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from minigpt4o.common.errors import ConfigError
+from minigpt4o.models.llms.tokenizer_files import HUB_NAME
+
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_NO = ("", "0", "false", "no", "off")
+
+
+def ensure_can_push(name: str) -> None:
+    """Raises ConfigError, before anything is opened, if nothing could be uploaded under this name."""
+    if not HUB_NAME.fullmatch(name):
+        raise ConfigError(f"--push {name}: a name on the hub is org/name, for example my-lab/my-model")
+    switched = next((word for word in OFFLINE if os.environ.get(word, "").lower() not in _NO), "")
+    if switched:
+        raise ConfigError(f"--push {name}: {switched} is set, so nothing may reach out; unset it, or leave --push out")
+    from huggingface_hub import get_token
+
+    if not get_token():
+        raise ConfigError(f"--push {name}: no token is known; run `hf auth login`, or set HF_TOKEN")
+
+
+def push(folder: Path, name: str, private: bool = True) -> str:
+    """The address of the uploaded folder. Raises ConfigError in the hub's own words if it refuses."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi()
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        found = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Exported by minigpt4o")
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ConfigError(f"--push {name}: the hub did not take it: {error}; the folder {folder} is whole") from error
+    return str(found)

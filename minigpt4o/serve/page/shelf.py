@@ -1,0 +1,142 @@
+"""The models that visitors may switch between: opened when first asked, only so many held at once."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from minigpt4o.common.errors import Minigpt4oError
+from minigpt4o.serve.chat import ChatSession
+from minigpt4o.serve.limits import ChatError
+
+if TYPE_CHECKING:
+    from minigpt4o.common.config import Settings
+
+log = logging.getLogger(__name__)
+_PATIENCE = 120.0  # seconds to wait until nobody is being answered by a model that has to go
+
+
+class Sleeper(Protocol):
+    """Who has a conversation with a model of the shelf."""
+
+    label: str
+
+    def sleep(self) -> None:
+        """Let go of the model, keep what was said."""
+
+
+class Shelf:
+    """Labels and how to open them. Safe to use from any thread."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], ChatSession]], most: int = 1) -> None:
+        self.makers, self.most = dict(makers), max(most, 1)
+        self._open: OrderedDict[str, ChatSession] = OrderedDict()  # the least lately used first
+        self._held: Counter[str] = Counter()  # answers being given by each
+        self._changed = threading.Condition(threading.RLock())
+        self._visitors: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    @property
+    def labels(self) -> list[str]:
+        return list(self.makers)
+
+    def put(self, label: str, session: ChatSession) -> None:
+        """A model that is open already."""
+        with self._changed:
+            self._open[label] = session
+
+    def know(self, visitor: Sleeper) -> None:
+        """Tell this visitor when their model has to go."""
+        self._visitors.add(visitor)
+
+    @contextmanager
+    def hold(self, label: str) -> Iterator[ChatSession]:
+        """A session of the model, which stays open meanwhile. Raises ChatError if it cannot be opened."""
+        with self._changed:
+            session = self._opened(label)
+            self._held[label] += 1
+        try:
+            yield session
+        finally:
+            with self._changed:
+                self._held[label] -= 1
+                self._changed.notify_all()
+
+    def _opened(self, label: str) -> ChatSession:
+        if label not in self.makers:
+            raise ChatError("There is no such model here; please choose one of the list.")
+        if label not in self._open:
+            while len(self._open) >= self.most:
+                idle = [name for name in self._open if not self._held[name]]
+                if idle:
+                    self._close(idle[0])
+                elif not self._changed.wait(_PATIENCE):
+                    raise ChatError("Other models are busy answering; please try again in a while.")
+            if label not in self._open:  # meanwhile another visitor may have opened it
+                self._open[label] = self._made(label)
+        self._open.move_to_end(label)
+        return self._open[label]
+
+    def _made(self, label: str) -> ChatSession:
+        try:
+            return self.makers[label]()
+        except Minigpt4oError as error:
+            log.error("the model %r cannot be opened: %s", label, error)
+        except Exception:  # whatever a foreign file may cause: the page lives on
+            log.exception("the model %r cannot be opened", label)
+        raise ChatError(f"The model {label} cannot be opened; the reason is in the log of the server.")
+
+    def _close(self, label: str) -> None:
+        session = self._open.pop(label)
+        for visitor in list(self._visitors):
+            if visitor.label == label:
+                visitor.sleep()
+        session.engine.close()
+        del session
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def makers_of(settings: Settings, config: Any) -> dict[str, Callable[[], ChatSession]]:
+    """The model of the YAML under the page's title, then those of `run.models`."""
+
+    def own() -> ChatSession:
+        from minigpt4o.serve.inference import load_chat
+
+        return load_chat(settings)
+
+    makers: dict[str, Callable[[], ChatSession]] = {config.title: own}
+    for label, place in config.models.items():
+        makers[label] = _maker(settings, config, str(place))
+    return makers
+
+
+def _maker(settings: Settings, config: Any, place: str) -> Callable[[], ChatSession]:
+    """Opens a YAML or the folder of a run with its own model, or a bare checkpoint in the page's model."""
+
+    def make() -> ChatSession:
+        from minigpt4o.serve.inference import chat_config, open_chat
+        from minigpt4o.serve.opening import Source, build, source_of_path
+
+        path = Path(place)
+        if path.is_dir() or path.suffix in (".yaml", ".yml"):
+            source = source_of_path(path, None, [], "")
+        else:
+            chosen = replace(settings.model, values={**settings.model.values, "ckpt": place})
+            source = Source(replace(settings, model=chosen))
+        of_model = chat_config(source.settings)
+        names = ("vis_processor", "audio_processor", "separator", "system", "context")
+        own = replace(config, **{name: getattr(of_model, name) for name in names})
+        return open_chat(build(source, config.device), own)
+
+    return make
