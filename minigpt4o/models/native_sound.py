@@ -15,7 +15,7 @@ from torch import Tensor
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.sample import Media
-from minigpt4o.processors.audio import note_cut, open_clip
+from minigpt4o.processors.audio import clip_for
 from minigpt4o.processors.resampling import resample
 
 
@@ -66,11 +66,7 @@ class Minigpt4oAudio:
 
     def __call__(self, media: Media, rng: random.Random | None = None) -> Tensor:
         """(F, K) float32, NaN where no sound is. Raises SkipSample; `rng` draws for long: random."""
-        config = self.config
-        clip = open_clip(
-            media, config.seconds, config.long, rng, longest=config.max_seconds, max_bytes=config.max_bytes
-        )
-        note_cut(self.facts, clip)
+        clip = clip_for(self.config, media, rng, self.facts)
         return self.tensor(clip.wave, clip.rate)
 
     def tensor(self, wave: np.ndarray, rate: int) -> Tensor:

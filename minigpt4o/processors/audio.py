@@ -6,7 +6,7 @@ import io
 import math
 import random
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import soundfile
@@ -132,6 +132,22 @@ def note_cut(facts: dict[str, float], clip: Clip) -> None:
         facts["audio_cut_seconds"] = facts.get("audio_cut_seconds", 0) + clip.lost
 
 
+class Hearing(Protocol):
+    """The fields that processors of sounds share."""
+
+    seconds: float
+    long: Long
+    max_seconds: float
+    max_bytes: int
+
+
+def clip_for(config: Hearing, media: Media, rng: random.Random | None, facts: dict[str, float]) -> Clip:
+    """The part of a recording that a processor takes; what is left out is noted in `facts`. Raises SkipSample."""
+    clip = open_clip(media, config.seconds, config.long, rng, longest=config.max_seconds, max_bytes=config.max_bytes)
+    note_cut(facts, clip)
+    return clip
+
+
 @registry.register("processor", "log_mel")
 class LogMel:
     """The sound at one rate, padded or cut to one length, as a standardised log-mel picture."""
@@ -179,11 +195,7 @@ class LogMel:
 
     def __call__(self, media: Media, rng: random.Random | None = None) -> torch.Tensor:
         """(F, K) float32: F = seconds / hop windows, K = n_mels. Raises SkipSample; `rng` draws for long: random."""
-        config = self.config
-        clip = open_clip(
-            media, config.seconds, config.long, rng, longest=config.max_seconds, max_bytes=config.max_bytes
-        )
-        note_cut(self.facts, clip)
+        clip = clip_for(self.config, media, rng, self.facts)
         return self.tensor(clip.wave, clip.rate)
 
     def tensor(self, wave: np.ndarray, rate: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import registry
 from minigpt4o.common.weight_files import find_weights
 from minigpt4o.conversation.sample import Media
-from minigpt4o.processors.audio import note_cut, open_clip
+from minigpt4o.processors.audio import clip_for
 from minigpt4o.processors.resampling import resample
 
 
@@ -46,11 +46,7 @@ class TransformersAudioProcessor:
 
     def __call__(self, media: Media, rng: random.Random | None = None) -> torch.Tensor:
         """(F, K), (K, F) as the model has it, or a wave (T, 1); float32. Raises SkipSample; `rng` for long: random."""
-        config = self.config
-        clip = open_clip(
-            media, config.seconds, config.long, rng, longest=config.max_seconds, max_bytes=config.max_bytes
-        )
-        note_cut(self.facts, clip)
+        clip = clip_for(self.config, media, rng, self.facts)
         return self.tensor(clip.wave, clip.rate)
 
     def tensor(self, wave: np.ndarray, rate: int) -> torch.Tensor:
