@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import Part, part, registry
 from minigpt4o.common.weight_files import locate
-from minigpt4o.conversation.batch import SLOTS, Batch, Decoding
+from minigpt4o.conversation.batch import SLOTS, Batch
 from minigpt4o.conversation.sample import Sample
 from minigpt4o.models.base import LORA, LossSum, PartsModel, freeze, freeze_table, is_lora
 from minigpt4o.models.learned import learned_hidden
@@ -157,18 +157,6 @@ class AlignedModel(PartsModel):
         """Hidden states (n, D) before the learned positions, and the ids (n,) to predict there."""
         spread = any(hasattr(p, "ds_id") for p in self.llm.parameters())  # ZeRO-3: ranks must make the same calls
         return learned_hidden(self.llm.hidden, embeddings, batch, spread)
-
-    def generate(
-        self,
-        batch: Batch,
-        decoding: Decoding,
-        on_text: Callable[[int, str], None] | None = None,
-        stop: Sequence[str] = (),
-    ) -> list[str]:
-        """Answers to prompts padded on the left. `on_text(row, new_text)` receives each answer as it grows."""
-        from minigpt4o.models.generate import answer_batch
-
-        return answer_batch(self, batch, decoding, on_text, stop)
 
     def embed(self, batch: Batch) -> Tensor:
         """(B, T, D): text embeddings with the media's features in their slots."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.source import nearest
+from minigpt4o.conversation.batch import Batch, Decoding
 from minigpt4o.conversation.template import Template, load_template
 
 LORA = "lora"  # word in `train` for the low-rank parameters, wherever in the model they sit
@@ -178,6 +179,18 @@ class PartsModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    def generate(
+        self,
+        batch: Batch,
+        decoding: Decoding,
+        on_text: Callable[[int, str], None] | None = None,
+        stop: Sequence[str] = (),
+    ) -> list[str]:
+        """Answers to prompts padded on the left. `on_text(row, new_text)` receives each answer as it grows."""
+        from minigpt4o.models.generate import answer_batch
+
+        return answer_batch(self, batch, decoding, on_text, stop)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Full dotted name -> parameter, of everything that learns: what optimizers and checkpoints hold."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import registry
-from minigpt4o.conversation.batch import Batch, Decoding
+from minigpt4o.conversation.batch import Batch
 from minigpt4o.conversation.sample import Sample
 from minigpt4o.models.base import LORA, LossSum, PartsModel, freeze, freeze_table, is_lora
 from minigpt4o.models.encoders.pictures import check_side, empty_picture
@@ -184,18 +184,6 @@ class NativeModel(PartsModel):
         with self.autocast():
             states, targets = learned_hidden(self.llm.hidden, self.embed(batch), batch, self._spread)
             return summed_loss(states, targets, self.llm.head, self.config.loss_chunk)
-
-    def generate(
-        self,
-        batch: Batch,
-        decoding: Decoding,
-        on_text: Callable[[int, str], None] | None = None,
-        stop: Sequence[str] = (),
-    ) -> list[str]:
-        """Answers to prompts padded on the left. `on_text(row, new_text)` receives each answer as it grows."""
-        from minigpt4o.models.generate import answer_batch
-
-        return answer_batch(self, batch, decoding, on_text, stop)
 
     def embed(self, batch: Batch) -> Tensor:
         """(B, T, D + L * W): text with the media's soft tokens in their slots, and what each layer is told."""

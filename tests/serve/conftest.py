@@ -162,3 +162,12 @@ def files(tmp_path: Path) -> dict[str, Path]:
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
     return {name: tmp_path / name for name in contents}
+
+
+@pytest.fixture
+def answerer(make_session: Callable[..., Any]) -> Any:
+    """What the adapters of other people's harnesses answer with, around the tiny model."""
+    from minigpt4o.serve.harness.answering import Answerer
+
+    chat = make_session()
+    return Answerer(chat.model, chat.encoder)

@@ -96,12 +96,6 @@ def adapter() -> Iterator[ModuleType]:
 
 
 @pytest.fixture
-def answerer(make_session) -> Answerer:
-    chat = make_session()
-    return Answerer(chat.model, chat.encoder)
-
-
-@pytest.fixture
 def make(adapter, answerer, monkeypatch) -> Callable[..., Any]:
     """An adapter around the tiny model; what `Answerer.open` is told is kept in `opened`."""
     told: dict[str, Any] = {}

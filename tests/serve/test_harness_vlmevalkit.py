@@ -68,12 +68,6 @@ def adapter() -> Iterator[ModuleType]:
 
 
 @pytest.fixture
-def answerer(make_session) -> Answerer:
-    chat = make_session()
-    return Answerer(chat.model, chat.encoder)
-
-
-@pytest.fixture
 def make(adapter, answerer, monkeypatch) -> Callable[..., Any]:
     monkeypatch.setattr(Answerer, "open", lambda *given, **more: answerer)
     return lambda **given: adapter.Minigpt4o(path="run", device="cpu", **given)
