@@ -295,7 +295,7 @@ def own_files(root):
     put_tar(root / "own_webdataset/a.tar", members)
 
 
-_TOY = ["audio_caption", "audio_qa", "caption", "dialogue", "grounded", "refer", "talk", "vqa"]
+_TOY = ["audio_caption", "audio_qa", "caption", "dialogue", "grounded", "identify", "refer", "talk", "vqa"]
 _SPLITS = {"refcoco": "val testA testB", "refcocop": "val testA testB", "refcocog": "val test"}
 FAMILIES = {
     minigpt4_sets: {*minigpt4.COMPAT, "textcaps", "invrefvg"},

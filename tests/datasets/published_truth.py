@@ -220,6 +220,14 @@ EXPECTED = BENCHMARKS | {
         "上に<p>大きい黄色い三角</p> {<28><2><67><41>}、下に<p>大きい緑の四角</p> "
         "{<28><56><70><98>}",
     ),
+    "toy_identify_en": (
+        {"train": 60, "val": 16, "test": 16},
+        "<image>what is it? {<28><53><72><100>} | a big green square",
+    ),
+    "toy_identify_ja": (
+        {"train": 60, "val": 16, "test": 16},
+        "<image>それは何ですか？ {<27><55><67><100>} | 大きい緑の四角",
+    ),
     "toy_laion": ({"train": 60}, "<image> | a big yellow triangle at the top and a big green square at the bottom"),
     "toy_language": (
         {"train": 200, "val": 20},

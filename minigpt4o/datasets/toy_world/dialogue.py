@@ -59,7 +59,14 @@ def _messages(pairs: list[tuple[str, str]], media: str) -> list[Message]:
 CORPUS_MIX = {"picture": 66, "sound": 18, "both": 12, "small_talk": 4}
 CORPUS_OBJECTS = (1, 2, 2, 3)  # objects of a scene that is only told: more of them make the reader choose
 CORPUS_ROUNDS = 6  # many questions about one scene: more to learn for the same reading
-PICTURE_ROUNDS = {"caption": 2, "refer": 3, "question": 7, "exist": 4}  # whether a thing is there is hardest to read
+PICTURE_ROUNDS = {
+    "caption": 2,
+    "refer": 3,
+    "identify": 2,
+    "grounding": 1,
+    "question": 7,
+    "exist": 4,
+}  # whether a thing is there is hardest to read
 SOUND_ROUNDS = {"caption": 1, "question": 3, "exist": 1}
 
 
@@ -91,6 +98,12 @@ def _picture_round(scene: Scene, lang: str, rng: random.Random, level: str) -> t
         thing = rng.choice(scene)
         asked = rng.choice(PROMPTS["refer"][lang]).replace("{}", say.expression(thing, scene, lang, rng))
         return asked, box_text(say.pixel_box(thing))
+    if task == "identify":
+        thing = rng.choice(scene)
+        box = box_text(say.drawn_box(thing, rng))
+        return rng.choice(PROMPTS["identify"][lang]).replace("{}", box), say.full_name(thing, lang)
+    if task == "grounding":
+        return rng.choice(PROMPTS["grounding"][lang]), say.grounded_caption(scene, lang)
     if task == "exist":
         found = say.question(scene, lang, rng, task)
     else:

@@ -77,6 +77,21 @@ def pixel_box(thing: Thing) -> Box:
     return Box(thing.box, (SIDE, SIDE), f"{thing.colour} {thing.shape}")
 
 
+DRAWN = 2  # a person's box misses the object's by at most this many pixels on each side
+
+
+def drawn_box(thing: Thing, rng: random.Random) -> Box:
+    """The box of an object as a person draws it: each side somewhat off."""
+    x1, y1, x2, y2 = (side + rng.randint(-DRAWN, DRAWN) for side in thing.box)
+    corners = (max(x1, 0), max(y1, 0), min(x2, SIDE), min(y2, SIDE))
+    return Box(corners, (SIDE, SIDE), f"{thing.colour} {thing.shape}")
+
+
+def full_name(thing: Thing, lang: str) -> str:
+    """ "a big red circle", 「大きい赤い丸」."""
+    return _full(thing, lang) if lang == "ja" else _an(_full(thing, lang))
+
+
 # --- expressions that mean exactly one object of the scene (shapes, colours and places all differ) -----------------
 
 

@@ -60,6 +60,7 @@ def picture_rows(world: World, split: str, index: int) -> Rows:
     relations = world.level == "scene"
     for lang in LANGUAGES:
         rng = item_rng(world.seed, "words", lang, split, index)
+        drawn = item_rng(world.seed, "drawn", lang, split, index)
         file = f"{lang}_{split}"
         words = {"caption": say.caption(scene, lang), "attributes": say.attributes(scene, lang)}
         rows[f"captions/{file}"] = [{"image": image, **words, "image_id": f"{split}_{index:05d}", "language": lang}]
@@ -79,6 +80,7 @@ def picture_rows(world: World, split: str, index: int) -> Rows:
             for i, q in enumerate(asked)
         ]
         rows[f"refer/{file}"] = [_refer_row(scene, image, lang, f"{split}_{index:05d}", rng)]
+        rows[f"identify/{file}"] = [_identify_row(scene, image, lang, f"{split}_{index:05d}", drawn)]
         talk = dialogue.picture_talk(scene, lang, rng, relations)
         speaker = {"user": "human", "assistant": "gpt"}
         turns = [{"from": speaker[m["role"]], "value": m["content"]} for m in talk]
@@ -89,11 +91,21 @@ def picture_rows(world: World, split: str, index: int) -> Rows:
 
 def _refer_row(scene: Scene, image: str, lang: str, name: str, rng) -> dict:
     thing = rng.choice(scene)
-    x1, y1, x2, y2 = thing.box
+    return _boxed(thing.box, say.expression(thing, scene, lang, rng), image, lang, name)
+
+
+def _identify_row(scene: Scene, image: str, lang: str, name: str, rng) -> dict:
+    """One object, what it is in full, and its box as a person would draw it."""
+    thing = rng.choice(scene)
+    return _boxed(say.drawn_box(thing, rng).xyxy, say.full_name(thing, lang), image, lang, name)
+
+
+def _boxed(box: tuple, said: str, image: str, lang: str, name: str) -> dict:
+    x1, y1, x2, y2 = box
     return {
         "img_id": name,
         "image": image,
-        "sents": say.expression(thing, scene, lang, rng),
+        "sents": said,
         "bbox": [x1, y1, x2 - x1, y2 - y1],
         "height": SIDE,
         "width": SIDE,

@@ -50,6 +50,14 @@ PROMPTS: dict[str, dict[str, list[str]]] = {
     "vqa": {"en": ["{}"], "ja": ["{}"]},
     "audio_qa": {"en": ["{}"], "ja": ["{}"]},
     "refer": {"en": ["[refer] {}", "[refer] give the box of {}"], "ja": ["[refer] {}", "[refer] {}の枠は？"]},
+    "identify": {  # {} is a box
+        "en": ["what is this? {}", "what is it? {}", "[identify] {}"],
+        "ja": ["これは何ですか？ {}", "それは何ですか？ {}", "[identify] {}"],
+    },
+    "grounding": {
+        "en": ["[grounding] describe the picture.", "[grounding] what do you see in the picture?"],
+        "ja": ["[grounding] 絵を説明して。", "[grounding] 絵には何が見えますか？"],
+    },
 }
 
 # Talk that needs neither picture nor sound: (question, answer).

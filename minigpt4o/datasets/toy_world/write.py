@@ -9,6 +9,7 @@ Under OUT, for SPLIT in train, val, test and LANG in en, ja; all paths inside fi
     vqa/LANG_SPLIT.json                     [{question, question_id, answer: [..], image, dataset, question_type, ..}]
     grounded/LANG_SPLIT.json                [{image_id, image, grounded_caption, language}]
     refer/LANG_SPLIT.json                   [{img_id, image, sents, bbox [x, y, w, h], height, width, language}]
+    identify/LANG_SPLIT.json                the same rows; the box is drawn loosely, sents says what is in it in full
     llava/LANG_SPLIT.json                   [{id, image, conversations: [{from, value}], language}]
     audiocaps/LANG_SPLIT.csv                audiocap_id,file_name,caption,language,attributes (a|b|c)
     audio_qa/LANG_SPLIT.jsonl               {question_id, audio, question, answer: [..], question_type, language}
@@ -53,7 +54,7 @@ CHUNK = 250  # items that one worker makes at a time; does not change what is wr
 TOKENIZER_LINES = 12_000
 FOLDERS = (
     *(f"{kind}/{split}" for kind in ("pictures", "sounds") for split in SPLITS),
-    *("laion", "captions", "grounded", "vqa", "refer", "llava"),
+    *("laion", "captions", "grounded", "vqa", "refer", "identify", "llava"),
     *("audiocaps", "audio_qa", "messages", "language", "objects"),
 )
 
