@@ -48,6 +48,7 @@ ACTS = (
     ("open_clip", "audio.py", "open the sound (with reading)"),
     ("resample", "resampling.py", "resample"),
     ("tensor", "audio.py", "log-mel (with resampling)"),
+    ("mel_power", "fast_mel.py", "log-mel: fast spectrum"),
     ("sample", "shards.py", "builder: texts of the sample"),
     ("_plain", "encode.py", "tokenise"),
     ("render", "template.py", "render the template"),

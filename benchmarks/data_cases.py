@@ -65,10 +65,10 @@ def photograph(width: int, height: int, seed: int) -> Image.Image:
     return Image.fromarray((total * (255 / total.max())).astype(np.uint8))
 
 
-def recording(rate: int, seed: int) -> np.ndarray:
-    """Ten seconds of falling tones over noise."""
+def recording(rate: int, seed: int, seconds: float = SECONDS) -> np.ndarray:
+    """Falling tones over noise."""
     rng = np.random.default_rng(seed)
-    time = np.arange(round(SECONDS * rate)) / rate
+    time = np.arange(round(seconds * rate)) / rate
     tones = sum(np.sin(2 * np.pi * rng.uniform(80, 3000) * time**p) for p in (0.9, 1.0, 1.1))
     return (0.2 * tones + rng.normal(0, 0.02, len(time))).astype(np.float32)
 
@@ -108,10 +108,10 @@ def jpeg(width: int, height: int) -> Callable[[int], bytes]:
     return encode
 
 
-def sound(rate: int, format: str) -> Callable[[int], bytes]:
+def sound(rate: int, format: str, seconds: float = SECONDS) -> Callable[[int], bytes]:
     def encode(number: int) -> bytes:
         file = io.BytesIO()
-        soundfile.write(file, recording(rate, number), rate, format=format)
+        soundfile.write(file, recording(rate, number, seconds), rate, format=format)
         return file.getvalue()
 
     return encode
@@ -219,12 +219,24 @@ def picture_cases(folder: Path, samples: int) -> Iterator[Case]:
 
 
 def sound_cases(folder: Path, samples: int) -> Iterator[Case]:
-    """Clips of 10 seconds."""
-    part = Part("processor", "log_mel", MEL)
-    for format, rate in (("wav", RATE), ("flac", RATE), ("flac", 44100), ("mp3", 44100)):
-        tars, size = write_shards(folder / f"{format}{rate}", samples, format, sound(rate, format.upper()))
-        name = f"{format} 10 s, {rate / 1000:g} kHz"
-        yield Case(name, tars, samples, plain_sounds(format), ours("audio", format, part), 1.0, "log-mel", size)
+    """Clips of 10 seconds, and longer ones of which 10 are heard; with the engine that is the default and with others.
+
+    The plain pipeline decodes a recording as a whole.
+    """
+    kinds = (
+        ("wav", RATE, SECONDS, ("auto", "fast")),
+        ("flac", RATE, SECONDS, ("auto", "fast")),
+        ("flac", 44100, SECONDS, ("auto", "exact")),
+        ("mp3", 44100, SECONDS, ("auto", "exact")),
+        ("flac", RATE, 30.0, ("auto", "fast")),
+    )
+    for format, rate, seconds, engines in kinds:
+        made = sound(rate, format.upper(), seconds)
+        tars, size = write_shards(folder / f"{format}{rate}x{seconds:g}", samples, format, made)
+        for engine in engines:
+            part = Part("processor", "log_mel", {**MEL, "engine": engine})
+            name = f"{format} {seconds:g} s, {rate / 1000:g} kHz, {engine}"
+            yield Case(name, tars, samples, plain_sounds(format), ours("audio", format, part), 1.0, "log-mel", size)
 
 
 VERSIONS = {"torch": torch.__version__, "torchvision": torchvision.__version__, "webdataset": wds.__version__}

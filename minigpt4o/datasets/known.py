@@ -82,13 +82,15 @@ def markdown(sets: Iterable[KnownSet]) -> str:
     parts: dict[str, list[KnownSet]] = {title: [] for title in _ORDER}
     for one in by_name.values():
         parts[next(title for title, test in _PARTS.items() if test(one))].append(one)
+    named = {one.like for one in by_name.values() if told[one.name]}  # links lead to them
+    shown = {name for name in by_name if told[name] or name in named}
     lines = [_HEAD]
     for title, inside in parts.items():
         if inside:
-            rows = [_table_row(one, bool(told[one.name])) for one in inside]
+            rows = [_table_row(one, one.name in shown) for one in inside]
             lines += [f"## {title}\n", _row(_COLUMNS), _row(["---"] * len(_COLUMNS)), *rows, ""]
     lines.append("## Where from, and how the files lie\n")
-    lines += [_details(one, told[one.name]) for title in _ORDER for one in parts[title] if told[one.name]]
+    lines += [_details(one, told[one.name]) for title in _ORDER for one in parts[title] if one.name in shown]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -190,6 +192,6 @@ def _own_lines(one: KnownSet, base: KnownSet | None) -> dict[str, str]:
 def _details(one: KnownSet, told: Mapping[str, str]) -> str:
     lines = [f"### {one.name}\n"]
     if one.like:
-        lines.append(f"- as [`{one.like}`](#{one.like.lower()}), but:")
+        lines.append(f"- as [`{one.like}`](#{one.like.lower()}){', but:' if told else ''}")
     lines += [f"- {key}: {_escaped(told[key])}" for key in ABOUT if key in told and key not in ("count", "licence")]
     return "\n".join(lines) + "\n"

@@ -15,13 +15,13 @@ from minigpt4o.conversation.sample import BOX_MARK, Box, Media, Turn
 from minigpt4o.datasets.media import image_size
 from minigpt4o.datasets.tables.rows import Row
 from minigpt4o.processors.geometry import XYXY, Geometry, Size, upright
+from minigpt4o.processors.orientation import orientation
 
 OVERHANG = 0.02  # of the picture's side that a box may reach outside; annotators draw a little over the edge
 REF_MARK = "<ref-object>"  # ms-swift's place of an object's name
 BOX_TYPES = {"real": 0, "norm1": 1, "norm1000": 1000}  # what the picture's sides are in the numbers; 0 = pixels
 
 _PHRASE = re.compile(rf"{REF_MARK}\s*((?:{BOX_MARK}\s*)*{BOX_MARK})|{REF_MARK}|{BOX_MARK}(?:\s*{BOX_MARK})+")
-_ORIENTATION_TAG = 0x0112
 
 
 def four_numbers(value: Any, where: str) -> XYXY:
@@ -61,7 +61,7 @@ def file_turn(media: Media) -> Geometry:
 
     try:
         with Image.open(io.BytesIO(media.read())) as picture:
-            return upright(picture.size, picture.getexif().get(_ORIENTATION_TAG, 1))
+            return upright(picture.size, orientation(picture))
     except FileNotFoundError as error:
         raise SkipSample("missing_file", f"{media}: does not exist") from error
     except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:

@@ -11,6 +11,13 @@ from minigpt4o.metrics.text import said
 
 _YES = frozenset({"yes", "true", "はい", "正しい"})
 _NO = frozenset({"no", "not", "false", "いいえ", "違う", "間違い"})
+# Words of somebody who does not know; the "not" in them denies nothing.
+_UNSURE = re.compile(
+    r"\bnot\s+(?:\w+ly\s+|at all\s+|so\s+|too\s+|very\s+)?"
+    r"(?:sure|certain|clear|known|able|possible|enough|specified|stated|mentioned|given)\b"
+    r"|\b(?:do|does|did|can|could)\s+not\s+(?:\w+ly\s+)?"
+    r"(?:know|tell|say|see|determine|answer|identify|recall|hear|judge)\b"
+)
 _LETTER_ALONE = re.compile(r"^\(?([a-z])(?:[).:]|$)")
 _LETTER_NAMED = re.compile(r"\b(?:answer|option|choice)\s*(?:is|:)?\s*:?\s*\(?([a-z])\b(?!\s+\w)")
 _UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]")  # kana and Han characters
@@ -18,8 +25,12 @@ _LETTER_FIRST = re.compile(r"^([a-z])\s+(.+)$", re.DOTALL)
 
 
 def read_yes_no(answer: str | None) -> str | None:
-    """ "yes", "no" or None; the first such word decides, so "No, it is not" is no."""
-    found = re.findall(r"[a-z]+|はい|いいえ|正しい|違う|間違い", said(answer).lower())
+    """ "yes", "no" or None; the first such word decides, so "No, it is not" is no.
+
+    "I am not sure" and "I do not know" deny nothing and are neither; "not" alone is no.
+    """
+    plain = _UNSURE.sub(" ", said(answer).lower())
+    found = re.findall(r"[a-z]+|はい|いいえ|正しい|違う|間違い", plain)
     for word in found:
         if word in _YES:
             return "yes"

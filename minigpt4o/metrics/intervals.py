@@ -13,6 +13,10 @@ import numpy as np
 from minigpt4o.metrics.result import Measured
 
 _BLOCK = 4_000_000  # numbers drawn at a time; bounds the memory
+_EXACT = 10_000  # differences between two runs up to which all their signs are counted out
+
+
+UNDEFINED = "undefined, there is nothing to divide by"
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,21 @@ def bootstrap_corpus(
     level: float = 0.95,
     groups: Sequence[str] = (),
 ) -> Interval:
-    """Percentile bootstrap of a metric of sums: `score` maps K summed statistics to the value (BLEU)."""
+    """Percentile bootstrap of a metric of sums: `score` maps K summed statistics to the value (BLEU).
+
+    A value that is not a number is none (the precision of yes where nobody says yes): of all samples it counts as 0
+    with an interval of 0 to 1, and draws without a value are left out.
+    """
     data = np.asarray(statistics, dtype=np.float64)
     if len(data) == 0:
         return Interval(0.0, 0.0, 1.0, 0, "no samples")
+    value = score(data.sum(axis=0))
+    if math.isnan(value):
+        return Interval(0.0, 0.0, 1.0, len(data), f"{UNDEFINED}: 0 stands for it")
     drawn, how = _grouped(data, groups)
     values = np.array([score(row) for row in _resampled_sums(drawn, rounds, seed)])
-    value = score(data.sum(axis=0))
-    return Interval(value, *_bounds(values, level), len(data), f"bootstrap{how}, {rounds} rounds, seed {seed}")
+    method = f"bootstrap{how}, {rounds} rounds, seed {seed}{_left_out(values)}"
+    return Interval(value, *_bounds(values, level), len(data), method)
 
 
 def paired_difference(
@@ -88,7 +99,7 @@ def paired(first: Measured, second: Measured, rounds: int = 1000, seed: int = 0,
 
     Both runs are resampled with the same draws, so what makes a sample hard for both cancels out.
     """
-    groups = first.groups if len(set(first.groups)) < len(set(second.groups)) else second.groups  # blind: no picture
+    groups = shared_groups(first, second)
     if first.corpus is None or second.corpus is None:
         return paired_difference(first.each, second.each, rounds, seed, level, groups)
     a, b = (np.asarray(one.statistics, dtype=np.float64) for one in (first, second))
@@ -100,9 +111,17 @@ def paired(first: Measured, second: Measured, rounds: int = 1000, seed: int = 0,
     drawn = _resampled_sums(both, rounds, seed)
     values = np.array([first.corpus(row[:cut]) - second.corpus(row[cut:]) for row in drawn])
     value = first.corpus(a.sum(axis=0)) - second.corpus(b.sum(axis=0))
-    return Interval(
-        float(value), *_bounds(values, level), len(a), f"paired bootstrap{how}, {rounds} rounds, seed {seed}"
-    )
+    if math.isnan(value):
+        return Interval(
+            first.value - second.value, -1.0, 1.0, len(a), f"{UNDEFINED} in one of the two: 0 stands for it"
+        )
+    method = f"paired bootstrap{how}, {rounds} rounds, seed {seed}{_left_out(values)}"
+    return Interval(float(value), *_bounds(values, level), len(a), method)
+
+
+def shared_groups(first: Measured, second: Measured) -> list[str]:
+    """What the samples of two runs share: by the run that knows more of it (a blind one has no pictures)."""
+    return first.groups if len(set(first.groups)) < len(set(second.groups)) else second.groups
 
 
 @dataclass(frozen=True)
@@ -116,24 +135,54 @@ class McNemar:
     method: str = "McNemar, exact binomial, two-sided"
 
 
-def mcnemar(first: Sequence[float], second: Sequence[float], right: float = 0.5) -> McNemar:
+def mcnemar(first: Sequence[float], second: Sequence[float], right: float = 0.5, groups: Sequence[str] = ()) -> McNemar:
     """McNemar's exact test (1947); a sample is right where its score is above `right`.
 
-    Only the samples on which the runs disagree count: under no difference each is a coin's toss.
+    Only the samples on which the runs disagree count: under no difference each is a coin's toss. Samples of one group
+    (one picture's questions) are no tosses of their own: there each group is tossed as a whole, with what one run has
+    more right in it than the other. With groups of one that is McNemar's test; with larger ones it is the exact
+    counterpart of its corrections for clusters by Obuchowski (1998) and Durkalski (2003), which are normal
+    approximations.
     """
     assert len(first) == len(second), f"paired scores must match: {len(first)} and {len(second)} samples"
-    pairs = [(a > right, b > right) for a, b in zip(first, second, strict=True)]
-    alone, other = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
-    return McNemar(alone, other, _two_sided(min(alone, other), alone + other), len(pairs))
+    pairs = np.array([first, second], dtype=np.float64) > right  # (2, N)
+    better = pairs[0].astype(np.int64) - pairs[1]
+    alone, other = int((better > 0).sum()), int((better < 0).sum())
+    sums, how = _grouped(better[:, None].astype(np.float64), groups)
+    if not how:
+        return McNemar(alone, other, _two_sided(min(alone, other), alone + other), len(better))
+    method = f"McNemar, exact, two-sided, tosses{how}"
+    return McNemar(alone, other, _sign_flips(sums[:, 0].astype(np.int64)), len(better), method)
 
 
 def _two_sided(fewer: int, tosses: int) -> float:
     """Chance of at most `fewer` or at least tosses - fewer heads of a fair coin."""
     if 2 * fewer >= tosses:
         return 1.0
-    heads = np.arange(fewer + 1)
-    logs = np.array([math.lgamma(tosses + 1) - math.lgamma(k + 1) - math.lgamma(tosses - k + 1) for k in heads])
-    return min(1.0, 2 * float(np.exp(logs - tosses * math.log(2)).sum()))
+    return min(1.0, 2 * float(_heads(tosses)[: fewer + 1].sum()))
+
+
+def _heads(tosses: int) -> np.ndarray:
+    """(tosses + 1,) the chance of each number of heads."""
+    logs = np.array([math.lgamma(k + 1) for k in range(tosses + 1)])
+    return np.exp(logs[-1] - logs - logs[::-1] - tosses * math.log(2))
+
+
+def _sign_flips(differences: np.ndarray) -> float:
+    """Chance that the differences' sum is as far from 0 as it is, if each had either sign with equal chance."""
+    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    total = int(sizes @ counts)
+    far = abs(int(differences.sum()))
+    if total > _EXACT:  # by the central limit theorem
+        spread = math.sqrt(float((sizes.astype(np.float64) ** 2) @ counts))
+        return math.erfc(far / spread / math.sqrt(2))
+    chances = np.ones(1)  # of each sum of those that come up positive
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        spaced = np.zeros(size * count + 1)
+        spaced[::size] = _heads(count)
+        chances = np.convolve(chances, spaced)
+    sums = 2 * np.arange(total + 1) - total
+    return min(1.0, float(chances[np.abs(sums) >= far].sum()))
 
 
 def _grouped(data: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, str]:
@@ -159,7 +208,13 @@ def _resampled_sums(data: np.ndarray, rounds: int, seed: int) -> np.ndarray:
     return np.concatenate(sums) if sums else np.zeros((0, k))
 
 
+def _left_out(values: np.ndarray) -> str:
+    undefined = int(np.isnan(values).sum())
+    return f", {undefined} without a value left out" if undefined else ""
+
+
 def _bounds(values: np.ndarray, level: float) -> tuple[float, float]:
+    values = values[~np.isnan(values)]
     if len(values) == 0:
         return math.nan, math.nan
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,7 +16,7 @@ class Measured:
     each: list[float]  # (N,)
     variant: str  # which definition this is, and whose
     statistics: list[list[float]] = field(default_factory=list)  # (N, K) sums a corpus metric is computed from
-    corpus: Callable[[Sequence[float]], float] | None = None  # K sums -> value
+    corpus: Callable[[Sequence[float]], float] | None = None  # K sums -> value; not a number where it has none
     unread: list[bool] = field(default_factory=list)  # (N,) answers that could not be read; empty = all could
     better: Literal["higher", "lower"] = "higher"  # error rates are better lower
     groups: list[str] = field(default_factory=list)  # (N,) what samples share (a picture); empty: they share nothing
@@ -26,10 +27,15 @@ class Measured:
         statistics = [self.statistics[i] for i in rows] if self.statistics else []
         value = mean(each)
         if self.corpus is not None and statistics:
-            value = self.corpus([sum(column) for column in zip(*statistics, strict=True)])
+            value = defined(self.corpus([sum(column) for column in zip(*statistics, strict=True)]))
         unread = [self.unread[i] for i in rows] if self.unread else []
         groups = [self.groups[i] for i in rows] if self.groups else []
         return Measured(value, each, self.variant, statistics, self.corpus, unread, self.better, groups)
+
+
+def defined(value: float) -> float:
+    """The value; 0.0 where there is none (not a number: a share of nothing)."""
+    return 0.0 if math.isnan(value) else value
 
 
 def mean(values: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ Sources: Li 2023 (POPE), Kiela 2020 (Hateful Memes), DeLong 1988 (the parts of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from minigpt4o.metrics.choice import accuracy, read_yes_no
-from minigpt4o.metrics.result import Measured, mean
+from minigpt4o.metrics.result import Measured, defined, mean
 from minigpt4o.metrics.text import said
 
 Reading = Literal["first", "pope", "equal"]
@@ -40,7 +41,7 @@ def read_equal(answer: str | None) -> str | None:
 
 
 _READERS: dict[str, tuple[Callable[[str | None], str | None], str]] = {
-    "first": (read_yes_no, "the first yes or no in the answer"),
+    "first": (read_yes_no, 'the first yes or no in the answer, where "not sure" is neither'),
     "pope": (read_pope, "no if the first sentence says no or not, else yes (POPE's script)"),
     "equal": (read_equal, "the whole answer, case ignored (MiniGPT-v2)"),
 }
@@ -49,7 +50,8 @@ _READERS: dict[str, tuple[Callable[[str | None], str | None], str]] = {
 def yes_no(answers: Sequence[str | None], labels: Sequence[object], reading: Reading = "first") -> dict[str, Measured]:
     """accuracy, precision, recall, f1, yes_share; labels are yes/no, true/false, 1/0 or bool.
 
-    An unreadable answer is wrong, is no yes, and misses where yes was true. Rates over nothing are 0.
+    An unreadable answer is wrong, is no yes, and misses where yes was true. A rate over nothing (the precision where
+    nobody says yes) is given as 0 with an interval of 0 to 1; draws of the bootstrap in which it is one are left out.
     """
     reader, how = _READERS[reading]
     read = [reader(answer) for answer in answers]
@@ -63,11 +65,11 @@ def yes_no(answers: Sequence[str | None], labels: Sequence[object], reading: Rea
     found: dict[str, Measured] = {}
     for name, (rate, meaning) in _RATES.items():
         variant = f"{meaning}; answer read: {how}; unreadable = wrong and no yes"
-        each = [rate(row) for row in rows]
+        each = [defined(rate(row)) for row in rows]
         if name in _MEANS:
             found[name] = Measured(mean(each), each, variant, unread=unread)
         else:
-            found[name] = Measured(rate(sums), each, variant, rows, rate, unread)
+            found[name] = Measured(defined(rate(sums)), each, variant, rows, rate, unread)
     return found
 
 
@@ -95,12 +97,13 @@ def _label(label: object) -> str:
 
 
 def _ratio(sums: Sequence[float], above: int, below: int) -> float:
-    return float(sums[above]) / float(sums[below]) if sums[below] else 0.0
+    """Not a number over nothing."""
+    return float(sums[above]) / float(sums[below]) if sums[below] else math.nan
 
 
 def _f1(sums: Sequence[float]) -> float:
     both = float(sums[_SAID_YES]) + float(sums[_IS_YES])
-    return 2 * float(sums[_TRUE_YES]) / both if both else 0.0
+    return 2 * float(sums[_TRUE_YES]) / both if both else math.nan
 
 
 _RATES: dict[str, tuple[Callable[[Sequence[float]], float], str]] = {

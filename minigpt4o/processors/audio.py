@@ -15,6 +15,7 @@ import torch
 from minigpt4o.common.errors import ConfigError, SkipSample
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.sample import Media
+from minigpt4o.processors import fast_mel
 from minigpt4o.processors.containers import share_held, slack
 from minigpt4o.processors.reading import read_media
 from minigpt4o.processors.resampling import resample
@@ -26,6 +27,7 @@ MIN_SECONDS = 0.01  # what is shorter holds no window of sound
 LOUDEST = 1e6  # of a sample, where full scale is 1: what damage makes of floating point numbers lies far beyond
 MAX_BYTES = 1 << 30  # of one sound's file; a larger file is not read
 Long = Literal["cut", "centre", "random"]
+_FULL_SCALE = np.float32(1 / 32768)  # of 16 bits
 _BLOCK = 1 << 22  # numbers decoded at a time, so that memory stays bounded; each time costs a seek, dear in FLAC
 
 
@@ -114,10 +116,14 @@ def _check_header(file: soundfile.SoundFile, media: Media) -> None:
 
 def _read_mono(file: soundfile.SoundFile, frames: int) -> np.ndarray:
     blocks, most = [], _BLOCK // file.channels
+    plain = file.subtype == "PCM_16" and file.format in ("WAV", "WAVEX", "AIFF")  # its numbers need no decoding
     while frames > 0:
-        block = file.read(min(frames, most), dtype="float32", always_2d=True)
+        block = file.read(min(frames, most), dtype="int16" if plain else "float32", always_2d=True)
         if not len(block):
             break
+        if plain:  # the same numbers as libsndfile makes of them, at five times the speed
+            block = block.astype(np.float32)
+            block *= _FULL_SCALE
         blocks.append(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
         frames -= len(block)
     if len(blocks) == 1:
@@ -150,7 +156,14 @@ def clip_for(config: Hearing, media: Media, rng: random.Random | None, facts: di
 
 @registry.register("processor", "log_mel")
 class LogMel:
-    """The sound at one rate, padded or cut to one length, as a standardised log-mel picture."""
+    """The sound at one rate, padded or cut to one length, as a standardised log-mel picture.
+
+    `engine` says how it is computed. `exact`: by torchaudio's resampler and torch.stft, number for number. `fast`: the
+    same sums without the zeros that most filters consist of, in pieces that stay in the processor's cache, at two to
+    four times the speed; a value differs by some 1e-6, and in bands that are silent beside a loud tone by 1e-3 at most.
+    `auto`: `fast` for a sound that has to be resampled, `exact` for one that comes at `sample_rate`, whose features
+    stay bit for bit what they have always been.
+    """
 
     @dataclass
     class Config:
@@ -170,6 +183,9 @@ class LogMel:
         floor: float = 1e-6  # added to the power before the logarithm
         mean: float = -7.0  # subtracted from the natural logarithm
         std: float = 5.0  # divided by afterwards
+        engine: Literal["auto", "exact", "fast"] = (
+            "auto"  # how it is computed: fast is exact but for rounding; auto: fast where the rate is another
+        )
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -180,6 +196,7 @@ class LogMel:
         self._hann = torch.hann_window(self.window)
         self.facts: dict[str, float] = {}  # what was left out since it was last emptied, see `note_cut`
         self._filters: torch.Tensor | None = None  # (n_fft // 2 + 1, n_mels)
+        self._fast_filters: fast_mel.Filters | None = None
 
     def _check(self) -> None:
         config = self.config
@@ -201,12 +218,18 @@ class LogMel:
     def tensor(self, wave: np.ndarray, rate: int) -> torch.Tensor:
         """(F, K) float32 of a mono wave (samples,) that is already open."""
         config = self.config
-        sound = resample(torch.from_numpy(wave), rate, config.sample_rate)
+        fast = config.engine == "fast" or (config.engine == "auto" and rate != config.sample_rate)
+        sound = resample(torch.from_numpy(wave), rate, config.sample_rate, fast)
         length = self.frames * self.hop
         sound = torch.nn.functional.pad(sound[:length], (0, max(0, length - len(sound))))
+        mel = self._fast_mel(sound) if fast else self._mel(sound)
+        return mel.add_(config.floor).log_().sub_(config.mean).div_(config.std)
+
+    def _mel(self, sound: torch.Tensor) -> torch.Tensor:
+        """(F, K) power by torch.stft."""
         spectrum = torch.stft(
             sound,
-            config.n_fft,
+            self.config.n_fft,
             self.hop,
             self.window,
             window=self._hann,
@@ -214,8 +237,13 @@ class LogMel:
             pad_mode="constant",
             return_complex=True,
         )  # (n_fft // 2 + 1, F + 1)
-        power = spectrum[:, : self.frames].abs().square().T
-        return ((power @ self._mel_filters() + config.floor).log() - config.mean) / config.std
+        return spectrum[:, : self.frames].abs().square().T @ self._mel_filters()
+
+    def _fast_mel(self, sound: torch.Tensor) -> torch.Tensor:
+        """(F, K) power."""
+        if self._fast_filters is None:
+            self._fast_filters = fast_mel.Filters.of(self._mel_filters())
+        return fast_mel.mel_power(sound, self._hann, self.config.n_fft, self.hop, self._fast_filters)
 
     def _mel_filters(self) -> torch.Tensor:
         if self._filters is None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import math
 import random
-import struct
 import sys
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from minigpt4o.common.errors import ConfigError, SkipSample
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.sample import Media
 from minigpt4o.processors import fast_image
+from minigpt4o.processors.orientation import DAMAGED, orientation, seen_size
 from minigpt4o.processors.reading import read_media
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # nothing else is even tried
@@ -35,7 +34,6 @@ PngImagePlugin.MAX_TEXT_MEMORY = (
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-_ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,10 +43,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_LYING = (5, 6, 7, 8)  # orientations of pictures stored on their side
-# What Pillow's readers raise on damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
-_DAMAGED = (*_DAMAGE, zlib.error)
 
 
 def open_image(
@@ -69,8 +63,7 @@ def upright_size(media: Media, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
     data = read_media(media, "unreadable_image", max_bytes, "image_too_large")
     with _quiet():
         picture = _header(data, media, sys.maxsize, math.inf)
-        width, height = picture.size
-        return (height, width) if _orientation(picture) in _LYING else (width, height)
+        return seen_size(picture)
 
 
 @contextmanager
@@ -90,7 +83,7 @@ def _header(data: bytes, media: Media, max_pixels: int, max_aspect: float) -> Im
     except UnidentifiedImageError as error:
         detail = f"{media}: not a picture that can be read; formats: {', '.join(FORMATS)}"
         raise SkipSample("unreadable_image", detail) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise SkipSample("unreadable_image", f"{media}: {error}") from error
     width, height = picture.size
     if width * height > max_pixels:
@@ -108,21 +101,12 @@ def _upright_rgb(picture: Image.Image, media: Media, as_stored: bool = False) ->
         return picture.convert("RGB") if as_stored else _flatten(_turn_upright(picture))
     except Image.DecompressionBombError as error:
         raise SkipSample("image_too_large", f"{media}: {error}") from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise SkipSample("unreadable_image", f"{media}: {error}") from error
 
 
-def _orientation(picture: Image.Image) -> int:
-    """The EXIF orientation; 1, upright, for metadata that are not there or cannot be read."""
-    try:
-        orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
-    except _DAMAGED:
-        return 1
-    return orientation if isinstance(orientation, int) else 1
-
-
 def _turn_upright(picture: Image.Image) -> Image.Image:
-    turn = _UPRIGHT.get(_orientation(picture))
+    turn = _UPRIGHT.get(orientation(picture))
     if turn is None:
         return picture
     turned = picture.transpose(turn)
@@ -237,7 +221,7 @@ class Blip2ImageEval:
         pixels = fast_image.decode_jpeg(data, whole)
         if pixels is None:
             return None
-        return fast_image.resize(fast_image.turn(pixels, _orientation(picture)), side)
+        return fast_image.resize(fast_image.turn(pixels, orientation(picture)), side)
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """(3, S, S) uint8 -> float32."""

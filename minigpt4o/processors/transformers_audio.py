@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -34,10 +35,13 @@ class TransformersAudioProcessor:
         )
         max_seconds: float = 36_000.0  # longer recordings are skipped (audio_too_long)
         max_bytes: int = 1_073_741_824  # larger files are skipped unread (audio_too_long)
+        extractor: dict[str, Any] = field(
+            default_factory=dict
+        )  # in place of `path`: what stands in its preprocessor_config.json (an exported folder)
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.extractor = _extractor(config.path)
+        self.extractor = _stated(config.extractor) if config.extractor and not config.path else _extractor(config.path)
         self.rate = int(self.extractor.sampling_rate)
         self.samples = round(config.seconds * self.rate)
         if self.samples < 1:
@@ -63,6 +67,10 @@ class TransformersAudioProcessor:
         """What an empty recording becomes; its shape is every sound's."""
         return self.tensor(np.zeros(self.samples, np.float32), self.rate)
 
+    def without_folder(self) -> dict[str, Any]:
+        """Values of the configuration that open sounds the same way where the folder is not."""
+        return {"path": "", "extractor": json.loads(self.extractor.to_json_string())}
+
 
 def _extractor(path: str) -> Any:
     if not path:
@@ -76,3 +84,13 @@ def _extractor(path: str) -> Any:
         return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ConfigError(f"transformers_audio.path {path!r}: no feature extractor can be opened: {error}") from error
+
+
+def _stated(values: dict[str, Any]) -> Any:
+    import transformers
+
+    kind = getattr(transformers, str(values.get("feature_extractor_type", "")), None)
+    if kind is None:
+        told = values.get("feature_extractor_type")
+        raise ConfigError(f"transformers_audio.extractor: transformers has no feature extractor {told!r}")
+    return kind.from_dict(dict(values))

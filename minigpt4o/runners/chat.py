@@ -31,6 +31,11 @@ class ChatSettings:
         length_penalty: float = 1.0  # of beam search
         seed: int = 0  # of drawing
         context: int = 0  # places a conversation may take, answer included; 0 = the positions of the language model
+        # the engine, which answers all conversations of the page, the terminal and `serve`
+        max_batch: int = 16  # answers generated together, token by token
+        max_waiting: int = 64  # requests that may wait beside them; the next one is asked to come back later
+        media_cache_mb: int = 256  # features of pictures and sounds that are kept, so that none is encoded twice
+        reuse_mb: int = 512  # keys and values of the last turns of conversations that are kept; 0 = read all anew
         # limits, checked in Python for every message
         max_text_chars: int = 20000  # of one message
         max_files: int = 8  # pictures and sounds of one message
@@ -55,7 +60,7 @@ class ChatSettings:
         server_port: int = 7860  # a free one is taken (and named) if it is in use; 0 = any free one
         auth: list[str] = field(default_factory=list)  # `name:password` of those who may come in; empty = everyone
         share: bool = False  # open a public tunnel through gradio's servers
-        concurrency: int = 8  # answers generated at the same time
+        concurrency: int = 8  # people who are answered at the same time; no more than max_batch go on together
         max_queue: int = 32  # people who may wait for their answer
 
     def __init__(self, config: Config, *, settings: Any = None) -> None:

@@ -19,7 +19,7 @@ from minigpt4o.common.errors import SkipSample
 from minigpt4o.conversation.answers import ANSWER_RULES
 from minigpt4o.conversation.batch import Decoding, Example
 from minigpt4o.conversation.encode import SampleEncoder
-from minigpt4o.conversation.objects import Geometry, answered_about, in_original_frame, written
+from minigpt4o.conversation.objects import Geometry, in_original_frame, written
 from minigpt4o.conversation.sample import MARKS, Media, Sample
 from minigpt4o.datasets.collate import collate
 from minigpt4o.runners.evaluate_items import Item, one_key
@@ -145,7 +145,9 @@ class Questioner:
     def _length(self, sample: Sample) -> int:
         media = {"image": len(sample.images), "audio": len(sample.audios)}
         slots = sum(count * self.encoder.slots.get(kind, 0) for kind, count in media.items())
-        return slots + sum(len(turn.text.encode()) for turn in written(sample).turns[:-1])
+        turns = written(sample).turns
+        asked = turns[:-1] if turns and turns[-1].role == "assistant" else turns
+        return slots + sum(len(turn.text.encode()) for turn in asked)
 
     def ask_all(self, items: Sequence[Item], journal: Journal, decoding: Decoding, label: str) -> None:
         """Answer every item that the journal lacks. A batch that was begun is asked again as a whole, so that its
@@ -176,8 +178,7 @@ class Questioner:
             if place in reasons:
                 rows.append(self._unasked(item, reasons[place]))
             else:
-                frame = answered_about(examples[place].sample, examples[place].geometries)
-                rows.append(self._row(item, said.get(place), ranked.get(place), frame))
+                rows.append(self._row(item, said.get(place), ranked.get(place), examples[place].frame))
         return rows
 
     def _generated(self, examples: Mapping[int, Example], decoding: Decoding) -> dict[int, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from minigpt4o.common.errors import DataError
 from minigpt4o.common.files import write_json
 from minigpt4o.common.registry import Part, registry
-from minigpt4o.metrics.intervals import mcnemar, paired
+from minigpt4o.metrics.intervals import mcnemar, paired, shared_groups
 from minigpt4o.metrics.result import Measured
 from minigpt4o.runners.evaluate_folder import RESULTS
 from minigpt4o.runners.evaluate_items import CONDITIONS
@@ -20,6 +20,7 @@ from minigpt4o.runners.evaluate_results import Scored, Tree, scored
 from minigpt4o.runners.report_compare import write_comparison
 
 COMPARED = "compare.json"
+P_MEANS = "McNemar's exact test; answers about one picture or sound are tossed together"
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,10 @@ def _compared(
 
 
 def difference(one: Measured, two: Measured, rounds: int, seed: int) -> Tree:
-    """Second minus first with its 95 % interval; of right and wrong answers McNemar's exact test besides."""
+    """Second minus first with its 95 % interval; of right and wrong answers McNemar's exact test besides.
+
+    Samples that share a picture or sound are no independent draws: both take them together.
+    """
     if one.variant != two.variant:
         raise DataError(f"two definitions of one metric cannot be compared: {one.variant!r} and {two.variant!r}")
     found = paired(two, one, rounds, seed)
@@ -177,7 +181,7 @@ def difference(one: Measured, two: Measured, rounds: int, seed: int) -> Tree:
         "variant": one.variant,
     }
     if one.corpus is None and {*one.each, *two.each} <= {0.0, 1.0}:
-        tree["mcnemar"] = asdict(mcnemar(one.each, two.each))
+        tree["mcnemar"] = asdict(mcnemar(one.each, two.each, groups=shared_groups(one, two)))
     return tree
 
 
@@ -205,7 +209,7 @@ def table(tree: Tree) -> str:
     names = [f"{side.upper()}: {tree[side]['folder']}{_model(tree, side, several)}" for side in ("a", "b")]
     notes = [
         f"{clear} of {all_rows} intervals leave 0 out; if nothing differed, about one in twenty would",
-        "A only, B only: right in that one alone; p: McNemar's exact test of the two counts",
+        f"A only, B only: right in that one alone; p: {P_MEANS}",
     ]
     return "\n".join([*names, *(line.rstrip() for line in text), *notes]) + "\n"
 

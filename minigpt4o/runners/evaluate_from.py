@@ -14,7 +14,7 @@ from minigpt4o.common.registry import registry
 from minigpt4o.runners.evaluate_folder import RESULTS, EvaluationFolder
 from minigpt4o.runners.evaluate_items import SEEN, Data, Item, data_hash
 from minigpt4o.runners.evaluate_journal import Journal, Row
-from minigpt4o.runners.evaluate_source import OURS, File, Matched, fingerprint, matched, read_source
+from minigpt4o.runners.evaluate_source import File, Matched, fingerprint, matched, read_source
 from minigpt4o.runners.evaluate_summary import Answers
 
 log = logging.getLogger(__name__)
@@ -125,15 +125,15 @@ def _journal(file: File, found: Matched, one: Data, folder: EvaluationFolder) ->
     journal = Journal(folder.predictions(file.variant, one.name, file.condition), header, resume=False)
     journal.open()
     for item in items:
-        journal.write(_row(file, found.found.get(item.sample.id), item, one.task))
+        journal.write(_row(found.found.get(item.sample.id), item, one.task))
     journal.close()
     journal.finish([item.sample.id for item in items])
     return journal
 
 
-def _row(file: File, given: Any, item: Item, task: Any) -> Row:
+def _row(given: Any, item: Item, task: Any) -> Row:
     """A prediction with the truth of the data; what else the row said of the answer is kept."""
-    theirs: Row = given if file.form == OURS and given is not None else {"answer": given or ""}
+    theirs: Row = given if given is not None else {"answer": ""}
     sample = replace(item.sample, meta={**theirs.get("meta", {}), **item.sample.meta})
     row: Row = task.prediction(sample, str(theirs.get("prompt", "")), theirs["answer"], item.donor).row()
     if given is None:

@@ -101,6 +101,11 @@ def _unused(name: str, known: set[str]) -> str:
     return name
 
 
+def secret(task: Any, items: Sequence[Item]) -> bool:
+    """Whether nobody tells the truth of any of them, as of a leaderboard's questions: their answers have no score."""
+    return not any(item.sample.boxes or task.truth(item.sample) for item in items)
+
+
 def under(condition: str, items: Sequence[Item], name: str, limit: int | None, seed: int) -> list[Item]:
     """The items as a condition shows them. Baselines leave out what has no media, and may be a seeded subset."""
     if condition == SEEN:

@@ -11,7 +11,7 @@ from minigpt4o.conversation.batch import Example
 from minigpt4o.conversation.encode import SampleEncoder
 from minigpt4o.datasets.collate import collate
 from minigpt4o.models.ranking import Likelihood, padded_places, rank_batch
-from minigpt4o.tasks.choice import LIKELIHOODS
+from minigpt4o.tasks.choice import COMPAT, LIKELIHOODS, WEIGHED
 
 NORMS = ("mean", "sum")
 
@@ -22,10 +22,12 @@ class Ranked:
 
     answer: str
     likelihoods: dict[str, tuple[float, int]]  # choice -> natural logarithm of its probability, tokens with the end
+    profile: str = ""  # compat, where that profile's way to order them was taken
 
     def meta(self) -> dict[str, Any]:
         """What a prediction tells of it besides."""
-        return {LIKELIHOODS: {choice: list(found) for choice, found in self.likelihoods.items()}}
+        told: dict[str, Any] = {LIKELIHOODS: {choice: list(found) for choice, found in self.likelihoods.items()}}
+        return told | ({WEIGHED: COMPAT} if self.profile == COMPAT else {})
 
 
 def rank(
@@ -48,13 +50,13 @@ def rank(
         scores = [score(one, encoder, task, len(examples[place].input_ids)) for one in row]
         best = max(range(len(row)), key=lambda i: (scores[i], -i))
         told = {choice: (one.total, one.tokens) for choice, one in zip(choices[place], row, strict=True)}
-        found[place] = Ranked(choices[place][best], told)
+        found[place] = Ranked(choices[place][best], told, encoder.template.profile)
     return found
 
 
 def score(one: Likelihood, encoder: SampleEncoder, task: Any, places: int) -> float:
     """By what the choices of a prompt of so many places are ordered, the largest first."""
-    if encoder.template.profile == "compat":
+    if encoder.template.profile == COMPAT:
         return one.total / padded_places(places, one.tokens)
     norm = getattr(task.config, "normalise", NORMS[0])
     if norm not in NORMS:
@@ -66,7 +68,7 @@ def how_answered(samples: Sequence[Any], encoder: SampleEncoder, task: Any) -> s
     """In words, for the results: generated, or how choices were ranked."""
     if not any(task.choices(sample) for sample in samples):
         return "generated"
-    if encoder.template.profile == "compat":
+    if encoder.template.profile == COMPAT:
         return "likeliest choice: log-probability over the places of its row, end included (MiniGPT-v2, row alone)"
     norm = getattr(task.config, "normalise", NORMS[0])
     return f"likeliest choice: {norm} of the log-probabilities of its tokens, end included"

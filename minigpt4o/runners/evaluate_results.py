@@ -44,17 +44,21 @@ def scored(task: EvaluationTask, rows: Sequence[Row], rounds: int, seed: int) ->
 
     Samples about one picture or sound are no independent draws: intervals draw them together.
     A sample that could not be asked, or has no answer, stays in the denominator as an empty answer that is wrong;
-    `scores_answered` then gives the same over the answered ones alone.
+    `scores_answered` then gives the same over the answered ones alone. Where nobody tells the truth of any sample
+    (a leaderboard's) there are no scores; `no_truth` says of how many it is missing.
     """
     answered = sum("skipped" not in row for row in rows)
     known = [row for row in rows if "truth" in row] if answered else []
     predictions = [Prediction.from_row(row) for row in known]
     gone = {place for place, row in enumerate(known) if "skipped" in row}
-    measured = task.measure(predictions) if predictions else {}
+    untold = sum(not (prediction.truth or prediction.boxes) for prediction in predictions)
+    measured = task.measure(predictions) if untold < len(predictions) else {}
     measured = {
         name: replace(_wrong_at(one, gone), groups=list(map(_shown, predictions))) for name, one in measured.items()
     }
     result: Tree = {"n": answered, "asked": len(rows), "skipped": dict(skips_of(rows))}
+    if untold:
+        result["no_truth"] = untold
     empty = sum(not row["answer"].strip() for row in rows if "skipped" not in row)
     if empty:
         result["empty_answers"] = empty
@@ -87,7 +91,7 @@ def _wrong_at(measured: Measured, gone: set[int]) -> Measured:
 def breakdown(found: Scored, keys: Sequence[str], rounds: int, seed: int) -> Tree:
     """{"language": {"ja": {metric: score}}, "question_type": ...}: only keys that divide the samples."""
     tree: Tree = {}
-    for key in ("language", *keys):
+    for key in ("language", *keys) if found.measured else ():
         groups: dict[str, list[int]] = {}
         for place, prediction in enumerate(found.predictions):
             groups.setdefault(fact(prediction, key), []).append(place)

@@ -40,7 +40,7 @@ class File:
 class Matched:
     """Predictions laid beside the prompts they answer."""
 
-    found: dict[str, Any]  # id of the prompt -> its row, or its answer
+    found: dict[str, Any]  # id of the prompt -> its row: of an official file its answer and meta
     missing: list[str] = field(default_factory=list)  # prompts without an answer
     duplicate: list[str] = field(default_factory=list)  # ids answered more than once; the first answer is kept
     extra: list[str] = field(default_factory=list)  # ids that nobody asked
@@ -137,7 +137,10 @@ def matched(file: File, items: Sequence[Item], task: Any) -> Matched:
     if file.said and not any(one.id for one in file.said):
         asked = {"": [item.sample.id for item in items]}
     found = _by_id([(one.id, one) for one in file.said], asked)
-    found.found = {name: task.from_official(one, samples[name]) for name, one in found.found.items()}
+    found.found = {
+        name: {"answer": task.from_official(one, samples[name]), "meta": task.told_official(one)}
+        for name, one in found.found.items()
+    }
     return found
 
 

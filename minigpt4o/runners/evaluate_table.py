@@ -8,6 +8,7 @@ from typing import Any
 
 from minigpt4o.runners.evaluate_items import BLIND, SEEN, SHUFFLED
 
+UNTOLD = "no truth, no score"
 SIDE_BY_SIDE = 2  # variants that fit beside each other on a terminal
 
 
@@ -85,7 +86,7 @@ def _seen(dataset: Mapping[str, Any], label: str) -> Mapping[str, Any]:
 
 def _cells(found: Cell | None, seen: Mapping[str, Any]) -> list[str]:
     if found is None:
-        return ["no answers", "-", "-", "-"]
+        return [UNTOLD if seen.get("no_truth") else "no answers", "-", "-", "-"]
     score = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
     if seen["n"] < seen["asked"]:  # never a plain score where answers are missing
         score += f" ({seen['n']} of {seen['asked']})"
@@ -109,6 +110,8 @@ def _notes(results: Mapping[str, Any]) -> str:
         for label in dataset["variants"]:
             found = cell(dataset, label)
             seen = _seen(dataset, label)
+            if seen.get("no_truth"):
+                notes.append(f"{name}, {label}: {_untold(seen, dataset['variants'][label])}")
             if seen["skipped"]:
                 words = f"{name}, {label}: scored {seen['n']} of {seen['asked']} ({_reasons(seen['skipped'])})"
                 notes.append(words + _alone(seen, dataset["headline"]))
@@ -118,6 +121,15 @@ def _notes(results: Mapping[str, Any]) -> str:
                 notes.append(f"{name}, {label}: {found.unparsable} of {found.n} answers held nothing readable (wrong)")
     gain_note = "gain: score minus the better baseline, on the same samples"
     return "\n".join([gain_note, *notes]) + "\n"
+
+
+def _untold(seen: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
+    """What becomes of answers whose truth nobody tells."""
+    if seen["scores"]:
+        return f"{seen['no_truth']} of {seen['asked']} samples have no truth and count as wrong"
+    handed = variant.get("official", {}).get("file")
+    where = f"hand in {handed}" if handed else "set task.official_format to have them written as they are handed in"
+    return f"{seen['n']} answers, and no truth to score them by: {where}"
 
 
 def _reasons(counts: Mapping[str, int]) -> str:

@@ -11,7 +11,7 @@
     blind: "no picture and no sound",
     shuffled: "the media of another sample",
   };
-  const VERDICTS = { right: "right", partly: "partly right", wrong: "wrong", unread: "unparsable", unasked: "not asked" };
+  const VERDICTS = { right: "right", partly: "partly right", wrong: "wrong", unread: "unparsable", unasked: "not asked", open: "no truth" };
   const conditions = Object.keys(CONDITIONS).filter((c) => data.examples.some((e) => c in e.under));
   const state = {
     set: "", model: data.variants[data.variants.length - 1], condition: "seen", verdict: "", draw: "", order: "",
@@ -97,7 +97,7 @@
     return state.words.toLocaleLowerCase().split(/\s+/).every((word) => haystack(example).includes(word));
   }
 
-  const RANK = { unasked: 0, unread: 1, wrong: 2, partly: 3, right: 4 };
+  const RANK = { unasked: 0, unread: 1, wrong: 2, partly: 3, right: 4, open: 0 };
   function goodness(example) {
     const answer = said(example, state.condition, state.model);
     const set = data.sets[example.set];

@@ -28,7 +28,8 @@ def comparison(tree: Tree) -> str:
     clear = sum(row["better"] != "even" for row in tree["rows"])
     note = (
         f"{clear} of {len(tree['rows'])} intervals leave 0 out; if nothing differed, about one in twenty would. "
-        "Only A, only B: answers right in that one alone; p: McNemar's exact test of the two counts."
+        "Only A, only B: answers right in that one alone; p: McNemar's exact test, in which answers about one picture "
+        "or sound are tossed together."
     )
     sections = [("differences", "B minus A", _rows(main) + f'<p class="soft">{text(note)}</p>')]
     if rest:
@@ -58,6 +59,7 @@ def _is_share(row: Tree) -> bool:
 
 def _row(row: Tree, widest: float) -> str:
     test = row.get("mcnemar")
+    how = f' title="{text(test["method"])}"' if test and "method" in test else ""
     alone = [str(test["only_first"]), str(test["only_second"]), f"{test['p']:.2g}"] if test else ["–"] * 3
     span = f"[{number(row['low'], '+.3f')}, {number(row['high'], '+.3f')}]"
     bar = difference_bar(row["difference"], row["low"], row["high"], widest, row["better"])
@@ -69,7 +71,7 @@ def _row(row: Tree, widest: float) -> str:
         f'<td title="{text(row["variant"])}">{text(row["metric"])}{f" {LOWER}" if row["lower_is_better"] else ""}</td>',
         *(f'<td class="n">{one}</td>' for one in (f"{row['n']:,}", number(row["value_a"]), number(row["value_b"]))),
         f"<td><b>{number(row['difference'], '+.3f')}</b> <small>{span}</small></td><td>{bar}</td>",
-        *(f'<td class="n">{one}</td>' for one in alone),
+        *(f'<td class="n"{how}>{one}</td>' for one in alone),
         f"<td><b>{better}</b></td>" if better else '<td class="soft">–</td>',
     ]
     return f'<tr class="first">{"".join(cells)}</tr>'

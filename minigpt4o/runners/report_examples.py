@@ -102,8 +102,8 @@ def share(measured: Measured, value: float, best: float) -> float:
 
 def shares(scored: Scored) -> dict[str, float]:
     """Id -> how right its answer is by the headline metric."""
-    if not scored.measured:
-        return {}
+    if not scored.measured:  # nobody tells the truth: there are no mistakes to be found
+        return {prediction.id: 1.0 for prediction in scored.predictions}
     measured = scored.measured[scored.headline]
     best = top(measured)
     return {id: share(measured, value, best) for id, value in scored.each().items()}
@@ -139,7 +139,9 @@ class _Reader:
         sample = written(self.items[SEEN][id].sample)
         last = sample.turns[-1] if sample.turns else None
         answered = last is not None and last.role == "assistant"
-        truth = [last.text] if last is not None and (sample.boxes or not sample.answers) else sample.answers
+        truth = (
+            [last.text] if last is not None and answered and (sample.boxes or not sample.answers) else sample.answers
+        )
         asked = sample.turns[:-1] if answered else sample.turns
         return {
             "set": self.name,
@@ -178,10 +180,10 @@ class _Reader:
                 continue
             scored = self.found[self.name, label, condition]
             told["prompt"] = told["prompt"] or cut(scored.predictions[place].prompt)
-            if (label, condition) not in self.best:
+            if (label, condition) not in self.best and scored.measured:
                 self.best[label, condition] = top(scored.measured[scored.headline])
             skipped = self._skip(label, condition, id)
-            told["said"][label] = _said(scored, place, self.best[label, condition], skipped, item.sample)
+            told["said"][label] = _said(scored, place, self.best.get((label, condition), 1.0), skipped, item.sample)
         return told
 
     def _skip(self, label: str, condition: str, id: str) -> list[str]:
@@ -201,7 +203,7 @@ def _said(scored: Scored, place: int, best: float, skipped: list[str], sample: S
     prediction = scored.predictions[place]
     told: Json = {
         "text": cut(prediction.answer),
-        "verdict": "unasked" if skipped else verdict(scored.measured[scored.headline], place, best),
+        "verdict": "unasked" if skipped else _verdict(scored, place, best),
         "scores": {name: round(one.each[place], 4) for name, one in scored.measured.items()},
     }
     if skipped:
@@ -212,6 +214,11 @@ def _said(scored: Scored, place: int, best: float, skipped: list[str], sample: S
         if key in prediction.meta:
             told[key] = prediction.meta[key]
     return told
+
+
+def _verdict(scored: Scored, place: int, best: float) -> str:
+    """`open` where nobody tells the truth."""
+    return verdict(scored.measured[scored.headline], place, best) if scored.measured else "open"
 
 
 def _boxes(answer: str, sample: Sample) -> Json | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from minigpt4o.runners.evaluate_items import SEEN
 from minigpt4o.runners.evaluate_results import ANSWER_LENGTHS, BOX_SIZES
-from minigpt4o.runners.evaluate_table import Cell, cell
+from minigpt4o.runners.evaluate_table import UNTOLD, Cell, cell
 from minigpt4o.runners.report_charts import interval_bar
 from minigpt4o.runners.report_html import table, text
 
@@ -100,7 +100,8 @@ def _score_cells(dataset: Tree, label: str, place: int, found: Cell | None, best
     seen = dataset["variants"][label]["conditions"][SEEN]
     name = f"<td>{key(place, label)}</td>"
     if found is None:
-        return f'{name}<td class="n">0</td><td colspan="5">no answers</td>'
+        words, count = (UNTOLD, seen["n"]) if seen.get("no_truth") else ("no answers", 0)
+        return f'{name}<td class="n">{count:,}</td><td colspan="5">{words}</td>'
     marks = [(n, v) for n, v in (("blind", found.blind), ("shuffled", found.shuffled)) if v is not None]
     bar = interval_bar(found.value, found.low, found.high, best, place, marks)
     notes = [f"{found.unparsable} unparsable"] if found.unparsable else []

@@ -14,6 +14,7 @@ from minigpt4o.common import distributed
 from minigpt4o.common.errors import SkipSample
 from minigpt4o.common.files import write_bytes
 from minigpt4o.conversation.batch import Batch, Decoding, Example
+from minigpt4o.conversation.objects import in_original_frame
 from minigpt4o.datasets.collate import collate
 from minigpt4o.runners.build import build_builders, build_encoders, has_split
 from minigpt4o.runners.data import pad_id
@@ -102,6 +103,6 @@ def _row(example: Example, answer: str) -> str:
         "language": sample.language,
         "prompt": [t.text for t in asked],
         "truth": truth,
-        "answer": answer,
+        "answer": in_original_frame(answer, example.frame),  # as the truth is, whatever a processor crops or pads
     }
     return json.dumps(row, ensure_ascii=False) + "\n"

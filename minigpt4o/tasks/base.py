@@ -127,6 +127,10 @@ class EvaluationTask:
         """The answer as this task reads it, from a file that was handed in."""
         return said.answer
 
+    def told_official(self, said: Said) -> dict[str, Any]:
+        """What such a file says besides the answer and is scored: for the prediction's meta."""
+        return {}
+
     def measure(self, predictions: Sequence[Prediction]) -> dict[str, Measured]:
         """Every metric of the task over the predictions, in order of importance."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it is measured")

@@ -18,7 +18,12 @@ from minigpt4o.tasks.base import EvaluationTask, Prediction
 LIKELIHOODS, GENERATED = "likelihoods", "generated"  # keys of meta: choice -> [log-probability, tokens]; words
 _OTHER = {"mean": "sum", "sum": "mean"}
 _FIRST = ord("A")
-COMPAT = " (profile compat: over the places of its row)"
+WEIGHED, COMPAT = "weighed", "compat"  # key of meta where choices were ordered as in profile compat, and its value
+_HOW = {
+    "mean": "the mean log-probability of its tokens, end included",
+    "sum": "its whole log-probability, end included",
+    COMPAT: "its log-probability over the places of its row, end included (profile compat)",
+}
 
 
 def likeliest(prediction: Prediction, normalise: str) -> str | None:
@@ -40,14 +45,11 @@ def ranked(predictions: Sequence[Prediction], truths: Sequence[str], normalise: 
     said = [p.answer if LIKELIHOODS in p.meta else None for p in predictions]
     other = _OTHER[normalise]
     weighed = [likeliest(p, other) for p in predictions]
-    how = {"mean": "the mean log-probability of its tokens", "sum": "its whole log-probability"}
+    how = _HOW[COMPAT if any(p.meta.get(WEIGHED) == COMPAT for p in predictions) else normalise]
     return {
-        "ranked_accuracy": replace(
-            accuracy(said, truths),
-            variant=f"{what} of largest likelihood: {how[normalise]}, end included{COMPAT}",
-        ),
+        "ranked_accuracy": replace(accuracy(said, truths), variant=f"{what} of largest likelihood: {how}"),
         f"ranked_accuracy_{other}": replace(
-            accuracy(weighed, truths), variant=f"{what} of largest likelihood: {how[other]}, end included"
+            accuracy(weighed, truths), variant=f"{what} of largest likelihood: {_HOW[other]}"
         ),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from minigpt4o.common.registry import registry
 from minigpt4o.conversation.boxes import BoxError, box_text, parse_boxes, to_pixels
@@ -16,6 +16,7 @@ from minigpt4o.metrics.formats import Said
 from minigpt4o.metrics.result import Measured
 from minigpt4o.tasks.base import EvaluationTask, Prediction
 
+GIVEN_BOX = "given_box"  # key of meta: x1, y1, x2, y2 in pixels, from a file that was handed in
 _START = re.compile(r"\{<(\d{1,3})><(\d{1,3})><(\d{1,3})><(\d{1,3})>\}")
 
 
@@ -60,7 +61,7 @@ class Referring(EvaluationTask):
         return replace(super().to_official(prediction), box=self.read(prediction))
 
     def from_official(self, said: Said, sample: Sample) -> str:
-        """The answer as it was given; of a file with boxes alone, the box in words, and so in whole hundredths."""
+        """The answer as it was given; of a file with boxes alone, the box in words, rounded to whole hundredths."""
         if said.answer or said.box is None or not sample.boxes:
             return said.answer
         try:
@@ -68,10 +69,22 @@ class Referring(EvaluationTask):
         except BoxError:  # its corners are the wrong way round
             return ""
 
+    def told_official(self, said: Said) -> dict[str, Any]:
+        """The box in pixels, which is scored as it was given and not as words would round it."""
+        if said.box is None or said.box[0] > said.box[2] or said.box[1] > said.box[3]:
+            return {}
+        return {GIVEN_BOX: list(said.box)}
+
     def read(self, prediction: Prediction) -> XYXY | None:
-        """The first box of the answer in pixels, or None if the answer holds no readable one."""
+        """The first box of the answer in pixels, or None if the answer holds no readable one.
+
+        Of an answer that was handed in with a box in pixels it is that box.
+        """
         if not prediction.boxes:
             return None
+        if given := prediction.meta.get(GIVEN_BOX):
+            x1, y1, x2, y2 = map(float, given)
+            return x1, y1, x2, y2
         if self.config.profile == "compat":
             return _at_the_start(prediction.answer, prediction.boxes[0].image_size)
         try:

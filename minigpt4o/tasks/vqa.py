@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from minigpt4o.metrics.result import Measured
 from minigpt4o.metrics.text import caption_words
 from minigpt4o.metrics.vqa import anls, aokvqa, equal, evalai, lavis, minigpt4, official, simple, simple_form, vizwiz
 from minigpt4o.tasks.base import EvaluationTask, Prediction
+
+log = logging.getLogger(__name__)
 
 OFFICIAL_ANSWERS = 10  # annotators per question in VQA, OK-VQA and VizWiz
 
@@ -78,10 +81,14 @@ class VQA(EvaluationTask):
         """The metric that is asked for (`vqa_accuracy` where there are ten answers), and always `exact_match`."""
         truths = [p.truth for p in predictions]
         answers = [self.read(p.answer) for p in predictions]
-        chosen = self.config.metric
+        chosen, why = self.config.metric, ""
         if chosen == "auto":
-            ten = bool(truths) and all(len(truth) == OFFICIAL_ANSWERS for truth in truths)
-            chosen = "official" if ten else "simple"
+            ten = sum(len(truth) == OFFICIAL_ANSWERS for truth in truths)
+            chosen = "official" if truths and ten == len(truths) else "simple"
+            if chosen == "simple":
+                why = f"; metric auto: {ten} of {len(truths)} questions have the {OFFICIAL_ANSWERS} answers of official"
+                if ten:
+                    log.warning("%s: exact match is measured%s; name task.metric", predictions[0].dataset, why)
         found: dict[str, Measured] = {}
         if chosen == "choice":
             found["choice_accuracy"] = self._choices(predictions, truths)
@@ -91,7 +98,7 @@ class VQA(EvaluationTask):
             name, metric, cleaned = _METRICS[chosen]
             measured = metric(answers if cleaned else [p.answer.strip() for p in predictions], truths)
             how = "; the answer in lower case, without <unk>" if cleaned and self.config.lower else ""
-            found[name] = replace(measured, variant=measured.variant + how)
+            found[name] = replace(measured, variant=measured.variant + how + why)
         found.setdefault("exact_match", simple(answers, truths))
         return found
 

@@ -6,6 +6,9 @@ import os
 import tarfile
 
 from minigpt4o.common.registry import Part, registry
+from minigpt4o.datasets.shards.index import Group
+from minigpt4o.datasets.shards.table import split_name
+from minigpt4o.datasets.shards.tar import Tar
 
 PNG = b"\x89PNG not really"
 LONG_AGO = 1_700_000_000_000_000_000  # a date that no file system takes for now
@@ -43,3 +46,16 @@ def write_set(folder, counts):
 def shards(where, split="train", **values):
     values = {"annotations": {split: str(where)}, "fields": {"image": "png", "text": "json.caption"}} | values
     return registry.build(Part("builder", "shards", values), name="tars", split=split)
+
+
+def group_members(tar: Tar) -> list[Group]:
+    """Samples of a tar in order of first appearance, the simple way; members of one key need not stand side by side."""
+    groups: dict[str, Group] = {}
+    for member in tar.members:
+        key, extension = split_name(member.name)
+        group = groups.setdefault(key, Group(tar, key, {}))
+        if extension in group.members:
+            group.twice = extension
+        else:
+            group.members[extension] = member
+    return list(groups.values())

@@ -11,13 +11,12 @@ import time
 
 import numpy as np
 import pytest
-from tar_making import LONG_AGO, PNG, captions, shards, write_set, write_tar
+from tar_making import LONG_AGO, PNG, captions, group_members, shards, write_set, write_tar
 
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.datasets.base import unique_ids
 from minigpt4o.datasets.shards import files as shard_files
 from minigpt4o.datasets.shards.files import beside, cached_file, table_of, write_index, write_set_index
-from minigpt4o.datasets.shards.index import group_members
 from minigpt4o.datasets.shards.table import ShardTable
 from minigpt4o.datasets.shards.tar import Tar
 from minigpt4o.datasets.splits import fold_of

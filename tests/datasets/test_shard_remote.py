@@ -75,6 +75,14 @@ def server(folder):
         running.shutdown()
 
 
+def test_an_answer_shorter_than_its_header_promises_is_no_whole_file(server):
+    Handler.faults = ["short"]
+    pieces = shard_fetch.fetch(f"{server}/00000.tar", "set")
+    assert next(pieces) == b"x" * 100
+    with pytest.raises(shard_fetch.FetchError, match=r"/00000\.tar broke off after 100 of 10,000 bytes"):
+        next(pieces)
+
+
 def remote(pattern, **values):
     return shards(pattern, **{"allow_remote": True, "shuffle": "window", "window_shards": 2, **values})
 

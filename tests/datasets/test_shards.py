@@ -7,10 +7,11 @@ import random
 import tarfile
 
 import pytest
+from tar_making import group_members
 
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.common.registry import Part, registry
-from minigpt4o.datasets.shards.index import group_members, split_name
+from minigpt4o.datasets.shards.index import split_name
 from minigpt4o.datasets.shards.tar import BLOCK, Tar
 
 PNG = b"\x89PNG not really"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from minigpt4o.metrics.choice import by_group, choice_accuracy, class_accuracy, read_choice, read_class
-from minigpt4o.metrics.intervals import bootstrap_corpus
+from minigpt4o.metrics.choice import by_group, choice_accuracy, class_accuracy, read_choice, read_class, read_yes_no
+from minigpt4o.metrics.intervals import Interval, bootstrap_corpus
+from minigpt4o.metrics.result import Measured
 from minigpt4o.metrics.yesno import memes, pope, read_pope, roc_auc, yes_no
 from minigpt4o.tasks.base import score_of
 
@@ -100,3 +101,36 @@ def test_a_class_is_read_whatever_joins_its_words() -> None:
     assert read == ["vacuum_cleaner", "crackling_fire", "fire", None, None, "dog", None]
     found = class_accuracy(answers[:3], ["vacuum_cleaner", "fire", "fire"], names)
     assert found.each == [1.0, 0.0, 1.0]
+
+
+def test_a_rate_over_nothing_is_0_with_no_certainty_and_draws_without_a_value_are_left_out() -> None:
+    def span(measured: Measured) -> Interval:
+        assert measured.corpus is not None
+        return bootstrap_corpus(measured.statistics, measured.corpus, 500)
+
+    nobody = yes_no(["no"] * 6, ["yes", "no"] * 3)
+    assert (nobody["precision"].value, nobody["recall"].value) == (0.0, 0.0)
+    found = span(nobody["precision"])
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 1.0) and "nothing to divide by" in found.method
+    assert span(nobody["recall"]).high == 0.0
+    once = yes_no(["yes", *["no"] * 5], ["yes", *["no"] * 5])  # a third of all draws have no yes among them
+    found = span(once["precision"])
+    assert (found.low, found.high) == (1.0, 1.0) and "without a value left out" in found.method
+    assert once["precision"].subset([1, 2]).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        ("I am not sure.", None),
+        ("I'm not entirely sure, but yes", "yes"),
+        ("Not certain; no", "no"),
+        ("I do not know", None),
+        ("I can not tell whether it is", None),
+        ("not", "no"),
+        ("It is not a dog.", "no"),
+        ("There is not, I am sure", "no"),
+    ],
+)
+def test_who_is_not_sure_has_said_neither_yes_nor_no(answer: str, read: str | None) -> None:
+    assert read_yes_no(answer) == read

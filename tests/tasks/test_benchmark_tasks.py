@@ -200,6 +200,25 @@ def test_every_variant_of_vqa_accuracy_leads_under_its_name_and_says_what_it_is(
     assert "exact_match" in found
 
 
+def test_a_metric_that_falls_back_says_so_and_warns_where_some_questions_have_ten_answers(caplog) -> None:
+    mixed = [said("dog", ["dog"] * 10), said("dog", ["dog"] * 9)]
+    found = task("vqa").measure(mixed)
+    assert list(found) == ["exact_match"]
+    assert "metric auto: 1 of 2 questions have the 10 answers" in found["exact_match"].variant
+    assert "1 of 2 questions" in caplog.text
+    caplog.clear()
+    assert "metric auto: 0 of 1" in task("vqa").measure(mixed[1:])["exact_match"].variant and not caplog.text
+    assert "auto" not in task("vqa", metric="simple").measure(mixed)["exact_match"].variant
+
+
+def test_how_choices_were_ranked_is_told_as_it_was() -> None:
+    one = task("choice", by="likelihood")
+    totals = {"likelihoods": {"a": [-1.0, 1], "b": [-2.0, 2]}, "choices": ["a", "b"]}
+    plain, compat = (one.measure([said("a", "a", **totals, **more)]) for more in ({}, {"weighed": "compat"}))
+    assert "compat" not in plain["ranked_accuracy"].variant and "mean" in plain["ranked_accuracy"].variant
+    assert "over the places of its row" in compat["ranked_accuracy"].variant
+
+
 def test_the_variants_disagree_where_they_are_known_to() -> None:
     row = said("A dog", ["dog"] * 10)
     each = {m: task("vqa", metric=m).measure([row])["vqa_accuracy"].value for m in ("official", "minigpt4", "evalai")}
@@ -219,6 +238,8 @@ def test_boxes_are_handed_in_as_pixels_and_read_back() -> None:
     alone = formats.Said("a_1#2", "", box=(20.0, 10.0, 100.0, 50.0))
     assert refer.from_official(alone, sample) == "{<10><10><50><50>}"
     assert task("referring", official_format="refcoco_minigpt4").official_id(row) == "a_1"
+    assert refer.told_official(alone) == {"given_box": [20.0, 10.0, 100.0, 50.0]}
+    assert refer.told_official(formats.Said("a_1#2", "", box=(9.0, 0.0, 3.0, 5.0))) == {}
     assert refer.to_official(refer.prediction(sample, "q", "left")).box is None
 
 

@@ -51,6 +51,9 @@ class Questions:
             default_factory=list
         )  # columns of lists side by side: a sample for each place (OCR-VQA)
         labels: dict[str, str] = field(default_factory=dict)  # answer as written -> the word to learn ("1": yes)
+        unanswered: Literal["skip", "ask"] = (
+            "skip"  # rows without an answer are bad samples; ask: a leaderboard's questions, whose truth nobody tells
+        )
         answer_is_choice: bool = False  # the answer is the number of the right one among choices, from 0
         media_root: str = ""  # folder that media paths start from
         image_template: str = (
@@ -101,7 +104,8 @@ class Questions:
         question = self.wording.question(question)
         told = self._told(row)
         given = self._answer(told)
-        answers, weights = answers_of(given, row.where)
+        secret = self.config.unanswered == "ask" and given in (None, "", [])  # a leaderboard's
+        answers, weights = ([], []) if secret else answers_of(given, row.where)
         choices = row.columns(self.config.fields["choices"]) if "choices" in self.config.fields else []
         answers = [self._word(answer, choices, row.where) for answer in answers]
         places = dict.fromkeys(QUESTION_PLACES, question)
@@ -110,12 +114,13 @@ class Questions:
         if "context" in self.config.fields:
             places["context"] = self._context(row)
         if self.wording.compat:  # the reference draws the answer first, and only from a list
-            answer = draw_by_frequency(answers, rng) if isinstance(given, list) else answers[0]
+            answer = draw_by_frequency(answers, rng) if isinstance(given, list) and answers else [*answers, ""][0]
             asked = self.wording.filled(self.prompts.draw(rng), places)
         else:
             asked = self.wording.filled(self.prompts.draw(rng), places)
-            answer = rng.choices(answers, weights)[0]
+            answer = rng.choices(answers, weights)[0] if answers else ""
         turns = self.wording.turns(asked, self.wording.answer(answer), images, audios, row.where)
+        turns = turns if answers else turns[:-1]
         common = self.table.common(index)
         kept = {c: told.get(c) for c in self.config.keep if told.has(c)}
         common["meta"] = {"question": question} | ({"choices": choices} if choices else {}) | kept | common["meta"]
@@ -148,6 +153,8 @@ class Questions:
             return row
         word = str(row.get(self.table.column("id")))
         found = self._apart.find(word)
+        if found is None and self.config.unanswered == "ask":
+            return row
         if found is None:
             raise SkipSample("no_target", f"{row.where}: question {word} has no row in the file of answers")
         return found
@@ -155,6 +162,8 @@ class Questions:
     def _answer(self, row: Row) -> Any:
         """What the row gives as answer or answers."""
         named = self.table.column("answer")
+        if self.config.unanswered == "ask" and not any(map(row.has, (named, *ANSWER_COLUMNS))):
+            return None
         return row.get(next((c for c in (named, *ANSWER_COLUMNS) if c in row.values), named))
 
     def _word(self, answer: str, choices: list[Any], where: str) -> str:

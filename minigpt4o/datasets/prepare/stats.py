@@ -21,12 +21,11 @@ from minigpt4o.conversation.sample import MARKS, Media, Sample
 from minigpt4o.datasets.base import Builder
 from minigpt4o.datasets.prepare.scripts import script_of_turns
 from minigpt4o.datasets.prepare.walk import drawn
+from minigpt4o.processors.orientation import seen_size
 
 HEAD = 1 << 16  # bytes in which a picture's header almost always lies
 PERCENTILES = (1, 25, 50, 75, 99)
 FREQUENT = 10  # answers that are named
-_LYING = (5, 6, 7, 8)  # EXIF orientations of pictures that lie on their side
-_ORIENTATION = 0x0112
 
 # What is measured of each sample, in the order of the report; those of one medium or box come as often as there are.
 MEASURES = (
@@ -139,9 +138,7 @@ def picture_size(media: Media) -> tuple[int, int] | None:
     for limit in (HEAD, -1):  # a few headers are longer: those files are read whole
         try:
             with Image.open(io.BytesIO(_head(media, limit))) as image:
-                width, height = image.size
-                lies = image.getexif().get(_ORIENTATION) in _LYING
-                return (height, width) if lies else (width, height)
+                return seen_size(image)
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
             continue
     return None

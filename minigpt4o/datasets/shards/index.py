@@ -17,7 +17,7 @@ from minigpt4o.datasets.media import EXTENSIONS, FORBIDDEN
 from minigpt4o.datasets.shards.table import split_name
 from minigpt4o.datasets.shards.tar import Member, Tar
 
-__all__ = ["DECODERS", "Group", "group_members", "index_fingerprint", "open_tars", "split_name"]
+__all__ = ["DECODERS", "Group", "index_fingerprint", "open_tars", "split_name"]
 
 NAMED = 5  # damaged shards that an error tells in full
 
@@ -99,19 +99,6 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "cls2": _text,
     "index": _text,
 }
-
-
-def group_members(tar: Tar) -> list[Group]:
-    """Samples of one shard in order of first appearance; members of one key need not stand side by side."""
-    groups: dict[str, Group] = {}
-    for member in tar.members:
-        key, extension = split_name(member.name)
-        group = groups.setdefault(key, Group(tar, key, {}))
-        if extension in group.members:
-            group.twice = extension
-        else:
-            group.members[extension] = member
-    return list(groups.values())
 
 
 def open_tars(paths: Sequence[Path], name: str, damaged: Literal["refuse", "keep"]) -> list[Tar]:
