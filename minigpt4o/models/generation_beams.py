@@ -20,6 +20,11 @@ def beams(llm: Any, embeddings: Tensor, mask: Tensor, rows: Sequence[Row], on_st
 
     `on_step` is called after every step; if it says True the search ends with what it has.
     """
+    if rows[0].decoding.do_sample and len(rows) > 1:  # draws of one stream would depend on the rows beside
+        for i, row in enumerate(rows):
+            real = mask[i].bool()
+            beams(llm, embeddings[i : i + 1, real], mask[i : i + 1, real], [row], on_step)
+        return
     from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
     decoding, words = rows[0].decoding, rows[0].answer.stop
@@ -28,6 +33,7 @@ def beams(llm: Any, embeddings: Tensor, mask: Tensor, rows: Sequence[Row], on_st
         # Not as `repetition_penalty`: transformers 5.23 then leaves out as many new tokens as the row has padding,
         # which is meant for a prompt of ids and wrong for a prompt of embeddings.
         processors.append(RepetitionPenaltyLogitsProcessor(float(decoding.repetition_penalty)))
+    most = min(row.limit for row in rows)
     sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p} if decoding.do_sample else {}
     devices = [embeddings.device] if embeddings.is_cuda else []
     with torch.random.fork_rng(devices=devices):
@@ -35,8 +41,8 @@ def beams(llm: Any, embeddings: Tensor, mask: Tensor, rows: Sequence[Row], on_st
         found = llm.model.generate(
             inputs_embeds=embeddings.to(llm.model.dtype),
             attention_mask=mask,
-            max_new_tokens=min(row.limit for row in rows),
-            min_new_tokens=decoding.min_new_tokens or None,
+            max_new_tokens=most,
+            min_new_tokens=min(decoding.min_new_tokens, most) or None,
             do_sample=decoding.do_sample,
             num_beams=decoding.num_beams,
             logits_processor=processors,

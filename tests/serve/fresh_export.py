@@ -19,11 +19,12 @@ class Alone:
 
 def opened(job: dict) -> dict:
     import torch
-    from transformers import AutoModelForMultimodalLM, AutoProcessor
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, AutoProcessor
 
     folder = Path(job["folder"])
-    trust = "auto_map" in json.loads((folder / "config.json").read_text())
-    model = AutoModelForMultimodalLM.from_pretrained(folder, trust_remote_code=trust).eval()
+    tree = json.loads((folder / "config.json").read_text())
+    trust, kind = "auto_map" in tree, AutoModelForMultimodalLM if "text_config" in tree else AutoModelForCausalLM
+    model = kind.from_pretrained(folder, trust_remote_code=trust).eval()
     if (folder / "adapter").is_dir():
         model.load_adapter(str(folder / "adapter"))
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust)
@@ -31,6 +32,9 @@ def opened(job: dict) -> dict:
     with torch.no_grad():
         found["logits"] = model(**job["inputs"]).logits.float()
         found["words"] = model.generate(**job["inputs"], max_new_tokens=8, do_sample=False)
+        if job.get("exact"):
+            wide = {k: v.double() if v.is_floating_point() else v for k, v in job["inputs"].items()}
+            found["exact"] = model.double()(**wide).logits
     found["chats"] = [
         dict(
             processor.apply_chat_template(

@@ -1,14 +1,8 @@
-"""Claims about what goes with the weights: the card, the files, tokenizers of SentencePiece, the way to the hub."""
+"""Claims about what goes with the weights: the card, the files, tokenizers of SentencePiece."""
 
 from __future__ import annotations
 
-import http.server
 import json
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +112,46 @@ def test_a_language_model_alone_is_written_as_its_own_class(words, tmp_path) -> 
     assert tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True) == "<s>what is there?\n"
 
 
+def test_a_job_folder_of_evaluations_gives_the_newest_that_asked_this_checkpoint(tmp_path) -> None:
+    from minigpt4o.common.errors import ConfigError
+    from minigpt4o.serve.export.card_scores import read_results, scores_of
+
+    for name, mark in (("20260101-a", "this"), ("20260102-b", "this"), ("20260103-c", "another")):
+        (tmp_path / name).mkdir()
+        file = results(tmp_path / name, {"mine": {"checkpoint_sha256": mark}})
+        file.write_text(file.read_text().replace("coco_vqa", f"set_{name[-1]}"))
+    found = scores_of(read_results(str(tmp_path)), {"checkpoint_sha256": "this"})
+    assert {row["dataset"] for row in found} == {"set_b"}
+    with pytest.raises(ConfigError, match="none of them is this checkpoint"):
+        scores_of(read_results(str(tmp_path)), {"checkpoint_sha256": ""})
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ConfigError, match=r"neither it nor a folder in it holds a results\.json"):
+        read_results(str(empty))
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        ("", {"license": "other", "license_name": "of-its-parts"}),
+        ("CC-BY-4.0", {"license": "cc-by-4.0"}),
+        ("My Lab's Terms", {"license": "other", "license_name": "my-lab-s-terms"}),
+    ],
+)
+def test_the_hub_gets_a_licence_that_it_knows(stated, told) -> None:
+    from minigpt4o.serve.export.card_licence import licence_metadata
+
+    assert licence_metadata(stated) == told
+
+
+def test_the_metadata_of_the_card_are_what_the_hub_reads(exported) -> None:
+    from huggingface_hub import ModelCard
+
+    data = ModelCard.load(exported / "README.md").data
+    assert data.model_name == "own" and [r.metric_value for r in data.eval_results] == [0.75, 0.75]
+    assert {(r.task_type, r.dataset_type) for r in data.eval_results} == {("vqa", "coco_vqa")}
+
+
 # ---- SentencePiece ----
 
 
@@ -180,95 +214,3 @@ def test_a_tokenizer_that_would_cut_otherwise_is_refused(tmp_path) -> None:
 
     with pytest.raises(ConfigError, match=r"'a \$\$ b\$\$c' is .* in training and would be"):
         portable(trained(tmp_path, "bpe", user_defined_symbols="$$", **LLAMA), ["<image>"])
-
-
-# ---- the hub ----
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as an upload asks for."""
-
-    asked: list[tuple[str, str, bytes]]
-
-    @property
-    def place(self) -> str:
-        return f"http://{self.headers['Host']}/lab/model"
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.asked.append((self.path, self.headers.get("Authorization", ""), body))
-        if self.path.endswith("/preupload/main"):
-            files = [
-                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
-            ]
-            self.answer({"files": files})
-        elif "/commit/" in self.path:
-            self.answer({"commitUrl": f"{self.place}/commit/1", "commitOid": "1" * 40, "hookOutput": ""})
-        else:
-            self.answer({"url": self.place, "name": "lab/model", "id": "1"})
-
-    def answer(self, value: Any) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def do_GET(self) -> None:
-        self.answer({"id": "lab/model", "sha": "0" * 40, "siblings": []})
-
-    def log_message(self, *args: Any) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def hub() -> Iterator[tuple[str, list[tuple[str, str, bytes]]]]:
-    asked: list[tuple[str, str, bytes]] = []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (Hub,), {"asked": asked}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_folder_is_pushed_as_it_is_and_privately(hub, tmp_path) -> None:
-    address, asked = hub
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "README.md").write_text("# card\n")
-    code = (
-        "import sys; from pathlib import Path; from minigpt4o.serve.export.push import *; ensure_can_push('lab/model')"
-    )
-    code += "; sys.stdout.write(push(Path('out'), 'lab/model'))"
-    values = {
-        "HF_ENDPOINT": address,
-        "HF_TOKEN": "hf_x",
-        "HF_HUB_OFFLINE": "0",
-        "HF_HOME": str(tmp_path),
-        "no_proxy": "*",
-    }
-    env = {k: v for k, v in os.environ.items() if "OFFLINE" not in k} | values
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    made = next(json.loads(body) for path, _, body in asked if path == "/api/repos/create")
-    assert made["visibility"] == "private" and made["name"] == "model" and made["organization"] == "lab"
-    sent = next(body for path, _, body in asked if "/commit/main" in path)
-    assert b"README.md" in sent and all(key == "Bearer hf_x" for _, key, _ in asked)
-
-
-def test_nothing_is_pushed_unless_it_can_be_and_this_is_said_first(demo_yaml, tmp_path, monkeypatch, capsys) -> None:
-    out = tmp_path / "out"
-    command = ["export", str(demo_yaml), str(out), "--push"]
-    assert main([*command, "model"]) == 2
-    assert "org/name" in capsys.readouterr().err
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert main([*command, "lab/model"]) == 2
-    assert "HF_HUB_OFFLINE is set" in capsys.readouterr().err
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    assert main([*command, "lab/model"]) == 2
-    assert "no token" in capsys.readouterr().err
-    assert not out.exists()

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,14 +22,15 @@ PARTS = {"image": ("vision_model", "vision_tower"), "audio": ("audio_model", "au
 class TransformersEncoder(nn.Module):
     """What both kinds share: the part of a model that sees or hears, and which of its states are the features."""
 
-    def __init__(self, path: str, kind: str, layer: int, skip: int, empty: Tensor) -> None:
-        """`layer`: 0 = what goes into the first layer, -1 = the model's own last state; `skip`: leading features."""
+    def __init__(self, config: Any, kind: str, empty: Tensor) -> None:
+        """`config`: of one of the kinds below."""
         super().__init__()
         key = f"model.encoders.{kind}.path"
-        if not path:
+        if not config.path and not config.config:
             raise ConfigError(f"{key} is missing: the folder of a model of transformers (config.json, weights)")
-        self.kind, self.layer, self.skip = kind, layer, skip
-        self.core = _part(_whole(str(find_weights(path, key)), key), kind)
+        self.kind, self.layer, self.skip = kind, config.layer, config.skip
+        whole = _whole(str(find_weights(config.path, key)), key) if config.path else _unfilled(config.config, key)
+        self.core = _part(whole, kind)
         self.from_scratch = False
         self._empty = empty
         with torch.no_grad():
@@ -61,6 +62,13 @@ class TransformersEncoder(nn.Module):
             states = states.flatten(2).transpose(1, 2)
         return states[:, self.skip :]
 
+    def without_folder(self) -> dict[str, Any]:
+        """Values of the configuration that build the same model where its folder is not, without its weights."""
+        kept = {
+            k: v for k, v in self.core.config.to_dict().items() if k not in ("_name_or_path", "torch_dtype", "dtype")
+        }
+        return {"path": "", "config": kept}
+
     def example(self) -> Tensor:
         """An empty item, for steps in which every rank must run the encoder."""
         return self._empty.clone()
@@ -78,9 +86,12 @@ class TransformersVision(TransformersEncoder):
             -1
         )  # whose states are the features; -1 = the last, -2 = the one before (LLaVA), 0 = the first's input
         skip: int = 1  # leading features to leave out: CLIP, ViT and DINOv2 have a class token, SigLIP has none
+        config: dict[str, Any] = field(
+            default_factory=dict
+        )  # in place of `path`: what stands in its config.json, for weights that come later (an exported folder)
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config.path, "image", config.layer, config.skip, empty_picture(config.image_size))
+        super().__init__(config, "image", empty_picture(config.image_size))
         self.image_size = config.image_size
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -99,15 +110,23 @@ class TransformersAudio(TransformersEncoder):
         seconds: float = 30.0  # length of a sound, as the processor's
         layer: int = -1  # whose states are the features; -1 = the last, 0 = what goes into the first layer
         skip: int = 0  # leading features to leave out: AST has 2, the others none
+        config: dict[str, Any] = field(
+            default_factory=dict
+        )  # in place of `path`: what stands in its config.json, for weights that come later (an exported folder)
+        extractor: dict[str, Any] = field(
+            default_factory=dict
+        )  # in place of `path`: what stands in its preprocessor_config.json
 
     def __init__(self, config: Config) -> None:
         from minigpt4o.processors.transformers_audio import TransformersAudioProcessor
 
         make = TransformersAudioProcessor.Config
         with torch.device("cpu"):  # a front end computes with numbers, also where the rest is only shapes
-            silence = TransformersAudioProcessor(make(path=config.path, seconds=config.seconds)).silence()
+            opener = TransformersAudioProcessor(make(config.path, config.seconds, extractor=config.extractor))
+            silence = opener.silence()
+        self._extractor = opener.without_folder()["extractor"]
         empty = self._as_input(silence.unsqueeze(0)).to(torch.get_default_device())
-        super().__init__(config.path, "audio", config.layer, config.skip, empty)
+        super().__init__(config, "audio", empty)
         self.shape = tuple(silence.shape)
 
     def forward(self, sounds: Tensor) -> Tensor:
@@ -118,6 +137,10 @@ class TransformersAudio(TransformersEncoder):
                 "processor `transformers_audio` the path and seconds of model.encoders.audio"
             )
         return self.features(self._as_input(sounds))
+
+    def without_folder(self) -> dict[str, Any]:
+        """The same, with how sounds are opened."""
+        return {**super().without_folder(), "extractor": self._extractor}
 
     def _as_input(self, sounds: Tensor) -> Tensor:
         """The tensor that the model takes: waves lose their last dimension, see the processor."""
@@ -141,6 +164,19 @@ def _whole(path: str, key: str) -> Any:
         return AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{key} {path!r}: transformers cannot open a model there: {error}") from error
+
+
+def _unfilled(values: dict[str, Any], key: str) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    kind = values.get("model_type", "")
+    try:
+        return AutoModel.from_config(
+            AutoConfig.for_model(kind, **{k: v for k, v in values.items() if k != "model_type"})
+        )
+    except (ValueError, KeyError) as error:
+        key = f"{key.removesuffix('path')}config"
+        raise ConfigError(f"{key}: transformers makes no model of model_type {kind!r}: {error}") from error
 
 
 def _part(whole: Any, kind: str) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from minigpt4o.common.registry import Part
-from minigpt4o.conversation.jinja import SLOT, jinja_of
+from minigpt4o.common.errors import ConfigError
+from minigpt4o.common.registry import Part, registry
+from minigpt4o.conversation.jinja import SLOT
 from minigpt4o.models.export.language import Language
 
 MODULE = "minigpt4o_aligned"  # file of the folder that transformers runs
@@ -45,8 +47,8 @@ def code_config(model: Any, language: Language, ids: Mapping[str, int], plugins:
     config = model.config
     return AlignedConfig(
         text_config=language.config.to_dict(),
-        encoders={kind: _node(part) for kind, part in config.encoders.items()},
-        bridges={kind: _node(part) for kind, part in config.bridges.items()},
+        encoders={kind: _node(part, model.encoders[kind]) for kind, part in config.encoders.items()},
+        bridges={kind: _node(part, model.bridges[kind]) for kind, part in config.bridges.items()},
         feature_norm=bool(model.norms),
         image_token_id=ids.get("image"),
         audio_token_id=ids.get("audio"),
@@ -65,14 +67,14 @@ def code_tensors(model: Any, language: Language) -> dict[str, Tensor]:
     return found | {f"language_model.{name}": tensor for name, tensor in language.tensors.items()}
 
 
-def code_processor(model: Any, tokenizer: Any, media: Mapping[str, Part], separator: str = "") -> Any:
+def code_processor(model: Any, tokenizer: Any, media: Mapping[str, Part], chat_template: str) -> Any:
     """`AlignedProcessor` with the processors `media` of an evaluation."""
     from minigpt4o.models.aligned_hf.processing_aligned import AlignedProcessor
 
     return AlignedProcessor(
         tokenizer,
-        chat_template=jinja_of(model.conversation, dict.fromkeys(model.slots, 1), separator),
-        media={kind: _node(part) for kind, part in media.items()},
+        chat_template=chat_template,
+        media={kind: _node(part, registry.build(part)) for kind, part in media.items()},
         slots=dict(model.slots),
     )
 
@@ -82,15 +84,26 @@ def marks_of(model: Any) -> list[str]:
     return [SLOT[kind] for kind in model.slots]
 
 
-def _node(part: Part) -> dict[str, Any]:
-    """A part as it stands in a YAML, without where its weights came from."""
-    values = {key: _plain(value) for key, value in part.values.items() if key not in ("weights", "weights_prefix")}
+def _node(part: Part, built: Any) -> dict[str, Any]:
+    """A part as it stands in a YAML, without where its weights came from: that is a place of one machine.
+
+    A part that is told by a folder has `without_folder()`: the values that say the same. Raises ConfigError where a
+    value still names a file or folder.
+    """
+    values = {**part.values, **(built.without_folder() if hasattr(built, "without_folder") else {})}
+    values = {key: _plain(value) for key, value in values.items() if key not in ("weights", "weights_prefix")}
+    for key, value in values.items():
+        if isinstance(value, str) and "/" in value and Path(value).exists():
+            raise ConfigError(
+                f"{part.kind} {part.name}: its {key} is {value}, which an export cannot hold; give the class a method "
+                "without_folder() that returns values without it"
+            )
     return {"name": part.name, **values}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Part):
-        return _node(value)
+        return {"name": value.name, **{key: _plain(inner) for key, inner in value.values.items()}}
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.files import write_bytes, write_json
 from minigpt4o.common.registry import Part, registry
-from minigpt4o.models.export import blip2, code
+from minigpt4o.models.export import blip2, code, llava
 from minigpt4o.models.export.language import Language, has_adapters, language_of, plain_tensors, write_adapters
 from minigpt4o.models.export.tokens import portable
 
@@ -26,7 +26,7 @@ ADAPTERS = "adapter"  # folder inside an export that holds adapters which were n
 class Form:
     """How a model is written."""
 
-    name: str  # blip2, language, code, minigpt4o
+    name: str  # llava, blip2, language, code, minigpt4o
     title: str  # for people
     auto: str  # the Auto class that opens it
     needs: tuple[str, ...] = ("transformers",)  # packages
@@ -34,6 +34,7 @@ class Form:
 
 
 BLIP2 = Form("blip2", "Blip2ForConditionalGeneration", "AutoModelForImageTextToText")
+LLAVA = Form("llava", "LlavaForConditionalGeneration", "AutoModelForImageTextToText")
 LANGUAGE = Form("language", "a causal language model", "AutoModelForCausalLM")
 CODE = Form("code", "AlignedForConditionalGeneration", "AutoModelForMultimodalLM", ("transformers", "minigpt4o"), True)
 NATIVE = Form("minigpt4o", "Minigpt4oForConditionalGeneration", "AutoModelForMultimodalLM", trust=True)
@@ -47,7 +48,7 @@ def forms_of(model: Any, wanted: Wanted) -> tuple[list[Form], list[str]]:
         raise ConfigError(f"a model of class {type(model).__name__} holds no conversations and is not exported")
     if not model.encoders:
         return [LANGUAGE], []
-    reasons = {BLIP2: blip2.why_not(model)}
+    reasons = {LLAVA: llava.why_not(model), BLIP2: blip2.why_not(model)}
     fits = [form for form, reason in reasons.items() if not reason] if wanted != "code" else []
     told = [f"{form.title}: {reason}" for form, reason in reasons.items() if reason]
     if wanted == "transformers" and not fits:
@@ -69,7 +70,8 @@ class Export:
     media: Mapping[str, Part]  # evaluation processors by kind
     merge: bool
     dtype: torch.dtype
-    separator: str = ""
+    separator: str = ""  # between media and words of a chat
+    system: str = ""  # said first in a chat that brings no words of the system; empty: as the template says
     plugins: tuple[str, ...] = ()
 
     @property
@@ -90,9 +92,9 @@ class Export:
         else:
             self._write_aligned()
         if self.adapters:
-            inside = "model.language_model" if self.form is NATIVE else _BELOW[self.form.name]
             module = self.model.language_model if self.form is NATIVE else self.model.llm.model
-            write_adapters(module, self.folder / ADAPTERS, inside)
+            base = module.base_model_prefix if self.form is LLAVA else ""  # LLaVA has the language model without head
+            write_adapters(module, self.folder / ADAPTERS, _BELOW[self.form.name], base)
 
     # ---- Minigpt4o ----
 
@@ -128,6 +130,11 @@ class Export:
 
             config = blip2.blip2_config(self.model, language, ids["image"])
             return Blip2ForConditionalGeneration, config, blip2.blip2_tensors(self.model, language)
+        if self.form is LLAVA:
+            from transformers import LlavaForConditionalGeneration
+
+            config = llava.llava_config(self.model, language, ids["image"])
+            return LlavaForConditionalGeneration, config, llava.llava_tensors(self.model, language)
         from minigpt4o.models.aligned_hf.modeling_aligned import AlignedForConditionalGeneration
 
         config = code.code_config(self.model, language, ids, list(self.plugins))
@@ -137,16 +144,30 @@ class Export:
         from minigpt4o.conversation.jinja import jinja_of
         from minigpt4o.models.export.processor import picture_processor
 
+        template = self.model.conversation.serving
+        if self.system:
+            template = replace(template, system=self.system)
+        chat = jinja_of(template, dict.fromkeys(self.model.slots, 1), self.separator)
         if self.form is LANGUAGE:
-            tokenizer.chat_template = jinja_of(self.model.conversation, {}, self.separator)
+            tokenizer.chat_template = chat
             return tokenizer
         if self.form is CODE:
-            return code.code_processor(self.model, tokenizer, self.media, self.separator)
-        return picture_processor(self.model, tokenizer, registry.build(self.media["image"]), self.separator)
+            return code.code_processor(self.model, tokenizer, self.media, chat)
+        counted: dict[str, Any] = {}
+        if self.form is LLAVA:
+            core = self.model.encoders["image"].core
+            counted = {"patch": core.config.patch_size, "strategy": llava.strategy_of(self.model)}
+        return picture_processor(self.model, tokenizer, registry.build(self.media["image"]), chat, **counted)
 
 
 # Where the language model stands in the exported class.
-_BELOW = {"blip2": "language_model", "code": "language_model", "language": "model"}
+_BELOW = {
+    "llava": "model.language_model",
+    "blip2": "language_model",
+    "code": "language_model",
+    "language": "",
+    "minigpt4o": "model.language_model",
+}
 
 
 def _outlined(kind: Any, config: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Any:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,9 @@ class Language:
 
     config: Any  # of transformers, with the number of rows and the ids of the tokenizer
     tensors: dict[str, Tensor]  # under the names of the transformers class
+    base: str  # where the model without its output map stands in it
+    table: str  # name of the embeddings' tensor
+    head: str  # name of the output map's; in `tensors` only where it is not the embeddings'
 
 
 def language_of(llm: Any, tokenizer: Any, merge: bool) -> Language:
@@ -47,15 +49,26 @@ def language_of(llm: Any, tokenizer: Any, merge: bool) -> Language:
     text.pad_token_id, text.bos_token_id = tokenizer.pad_token_id, tokenizer.bos_token_id
     ends = sorted({*llm.eos_ids})
     text.eos_token_id = ends[0] if len(ends) == 1 else ends or None
-    return Language(config, tensors)
+    return Language(
+        config,
+        tensors,
+        base=model.base_model_prefix,
+        table=_name_of(model, model.get_input_embeddings()),
+        head=_name_of(model, model.get_output_embeddings()),
+    )
+
+
+def _name_of(model: nn.Module, wanted: nn.Module) -> str:
+    """Name of a module's weight."""
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is wanted)
 
 
 def plain_tensors(model: nn.Module, merge: bool) -> dict[str, Tensor]:
-    """All tensors under the names they had before adapters came; with `merge` the adapters are added, in float32.
+    """All tensors under the names they had before adapters came; with `merge` the adapters are added.
 
     Tensors that are one (tied embeddings) are given once, under their first name.
     """
-    deltas = adapter_deltas(model) if merge else {}
+    adapted = {f"{name}.weight": m for name, m in model.named_modules() if merge and hasattr(m, "lora_A")}
     found: dict[str, Tensor] = {}
     seen: set[tuple[int, torch.Size]] = set()
     for name, tensor in model.state_dict().items():
@@ -67,20 +80,18 @@ def plain_tensors(model: nn.Module, merge: bool) -> dict[str, Tensor]:
                 continue
             seen.add(key)
         name, tensor = name.replace(".base_layer.", "."), tensor.detach()
-        if name in deltas:
-            tensor = tensor.float() + deltas[name].to(tensor.device)
-        found[name] = tensor
+        found[name] = _merged(tensor, adapted[name]) if name in adapted else tensor
     return found
 
 
-def adapter_deltas(model: nn.Module) -> dict[str, Tensor]:
-    """Name of a weight -> what the adapters on it add, float32."""
-    deltas: dict[str, Tensor] = {}
-    for name, module in model.named_modules():
-        for adapter in getattr(module, "lora_A", {}):
-            added = module.get_delta_weight(adapter).detach().float()  # type: ignore[operator]
-            deltas[f"{name}.weight"] = deltas.get(f"{name}.weight", 0) + added
-    return deltas
+def _merged(weight: Tensor, layer: Any) -> Tensor:
+    """The weight of a map with its adapters added, float32: summed in float64, so that it is rounded once."""
+    total = weight.double()
+    for adapter in layer.lora_A:
+        first, second = (part[adapter].weight.detach().double() for part in (layer.lora_A, layer.lora_B))
+        added = second @ first * layer.scaling[adapter]
+        total += added.T if layer.fan_in_fan_out else added
+    return total.float()
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -102,8 +113,8 @@ def _grown(tensor: Tensor, rows: int, like: int) -> Tensor:
     return torch.cat([tensor, more])
 
 
-def write_adapters(model: nn.Module, folder: Path, inside: str) -> Path:
-    """The adapters as a folder of peft, for a model in which this one stands below the name `inside`.
+def write_adapters(model: nn.Module, folder: Path, inside: str, base: str = "") -> Path:
+    """The adapters as a folder of peft, for a model in which this one (or what it calls `base`) is named `inside`.
 
     `model.load_adapter(folder)` of transformers, or `peft.PeftModel.from_pretrained(model, folder)`, lays them on.
     """
@@ -114,7 +125,8 @@ def write_adapters(model: nn.Module, folder: Path, inside: str) -> Path:
 
     settings: Any = model.peft_config
     ours = settings["default"]
-    targets = sorted(ours.target_modules)
+    targets = "|".join(map(re.escape, sorted(ours.target_modules)))
+    below, dropped = (f"{name}." if name else "" for name in (inside, base))
     config = LoraConfig(
         r=ours.r,
         lora_alpha=ours.lora_alpha,
@@ -122,14 +134,14 @@ def write_adapters(model: nn.Module, folder: Path, inside: str) -> Path:
         bias="none",
         fan_in_fan_out=ours.fan_in_fan_out,
         # only in the language model: encoders may have maps of the same names
-        target_modules=rf"{re.escape(inside)}\..*\.({'|'.join(map(re.escape, targets))})",
+        target_modules=rf"{re.escape(below)}.*\.({targets})",
         inference_mode=True,
     )
     config.save_pretrained(folder)
-    tensors: Mapping[str, Tensor] = {
-        f"base_model.model.{inside}.{name.replace('.default.', '.')}": tensor.detach().float().contiguous()
-        for name, tensor in model.state_dict().items()
-        if ".lora_" in name
-    }
-    save_file(dict(tensors), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        if ".lora_" in name:
+            name = name.removeprefix(dropped).replace(".default.", ".")
+            tensors[f"base_model.model.{below}{name}"] = tensor.detach().float().contiguous()
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     return folder

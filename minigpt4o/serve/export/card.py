@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from minigpt4o.common import presets
 from minigpt4o.common.files import MANIFEST, sha256_of
 from minigpt4o.models.export.forms import ADAPTERS, Export
 from minigpt4o.runners.evaluate_items import SEEN
+from minigpt4o.serve.export.card_licence import licence_metadata
 
 UNKNOWN = "not stated"
 _LOCAL = "/"  # what a path of this machine holds and a hub name holds once
@@ -86,10 +88,7 @@ def card(facts: Facts) -> str:
 
 def _front(facts: Facts) -> dict[str, Any]:
     kinds = list(facts.export.model.slots)
-    told: dict[str, Any] = {"license": facts.licence or "other"}
-    if not facts.licence:
-        told["license_name"] = "of-its-parts"
-    told["library_name"] = "transformers"
+    told: dict[str, Any] = {**licence_metadata(facts.licence), "library_name": "transformers"}
     told["pipeline_tag"] = "image-text-to-text" if "image" in kinds else "text-generation"
     told["tags"] = ["minigpt4o", *kinds]
     languages = _languages(facts)
@@ -154,11 +153,16 @@ def _use(facts: Facts) -> str:
         lines.append(
             f"The folder `{ADAPTERS}/` holds low-rank adapters; without `load_adapter` they have no part in it."
         )
-    if form.name == "blip2":
+    if form.name in ("llava", "blip2"):
         lines.append(
             'Pictures are resized by torchvision here and by Pillow in training; `backend="pil"` in '
             "`AutoProcessor.from_pretrained` gives the same pixels. Earlier answers of a chat may be cut into other "
             "tokens at their borders than in training."
+        )
+    if form.name == "llava":
+        lines.append(
+            f"Written with transformers {version('transformers')}; releases before 5 may take another state of the "
+            "picture encoder for its last one."
         )
     return "\n\n".join(lines)
 
@@ -185,8 +189,9 @@ def _bases(facts: Facts) -> dict[str, str]:
         found["whole model"] = str(values["path"])
     for group, key in (("encoders", "weights"), ("bridges", "weights")):
         for kind, part in (values.get(group) or {}).items():
-            if hasattr(part, "values") and part.values.get(key):
-                found[f"{group.removesuffix('s')} for {kind}"] = str(part.values[key])
+            named = part.values.get(key) or part.values.get("path") if hasattr(part, "values") else ""
+            if named:
+                found[f"{group.removesuffix('s')} for {kind}"] = str(named)
     return found
 
 

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,10 +20,11 @@ from minigpt4o.conversation.opening import open_encoder
 from minigpt4o.conversation.sample import MARKS, Media, Sample, Turn
 from minigpt4o.models.export.forms import ADAPTERS, CODE, NATIVE, Export
 
-BOUND = 1e-5  # of a logit's difference, relative to the largest logit (or 1), for float32
-ROUNDED = {torch.bfloat16: 2**-5, torch.float16: 2**-8}  # the same for formats that round weights
+BOUND = 1e-5  # of a logit's difference, for float32
+ROUNDED = {torch.bfloat16: 2**-5, torch.float16: 2**-8}  # for formats that round weights, by the largest logit (or 1)
 WORDS = "What is this? これは何？ 3.14  two blanks"
 NEW = 8  # words that both generate
+EXACT = 8  # bytes of a weight in float64
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,30 @@ class Checked:
     difference: float  # largest of a logit
     largest: float  # largest logit
     same_words: bool  # greedy answers
+    exact: float | None = None  # the difference where both compute in float64: that of the weights alone
 
     def told(self) -> str:
         """One line for the person."""
         words = "the same" if self.same_words else "other"
-        return f"max |difference| {self.difference:.2g} (largest |logit| {self.largest:.3g}), {words} greedy tokens"
+        exact = "" if self.exact is None else f", {self.exact:.2g} computed in float64"
+        return (
+            f"max |difference| {self.difference:.2g}{exact} (largest |logit| {self.largest:.3g}), {words} greedy tokens"
+        )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A prompt and what the model itself makes of it."""
+
+    model: Any
+    batch: Batch
+    logits: Tensor  # (T, V)
+    words: list[int]  # ids of a greedy answer
 
 
 @torch.no_grad()
-def logits_of(model: Any) -> tuple[Batch, Tensor, list[int]]:
-    """(probe, its logits (T, V), ids of a greedy answer) of the model itself, with a picture and a sound in noise."""
+def probe_of(model: Any) -> Probe:
+    """A prompt with a picture and a sound in noise."""
     kinds = list(model.slots)
     drawn = torch.Generator().manual_seed(0)
     opened = {kind: torch.randn(model.encoders[kind].example().shape, generator=drawn)[0] for kind in kinds}
@@ -57,7 +73,7 @@ def logits_of(model: Any) -> tuple[Batch, Tensor, list[int]]:
     with model.autocast():
         hidden = model.llm.hidden(model.embed(batch), batch.attention_mask)
         logits = model.llm.logits(hidden)[0].float().cpu()
-    return batch, logits, _greedy(model, batch)
+    return Probe(model, batch, logits, _greedy(model, batch))
 
 
 def _greedy(model: Any, batch: Batch) -> list[int]:
@@ -77,10 +93,28 @@ def _greedy(model: Any, batch: Batch) -> list[int]:
 
 
 @torch.no_grad()
-def compare(export: Export, probe: tuple[Batch, Tensor, list[int]]) -> Checked:
-    """The folder's model against the logits of the model it was made of, on the CPU."""
-    batch, ours, words = probe
+def compare(export: Export, probe: Probe) -> Checked:
+    """The folder's model against the logits of the model it was made of, on the CPU.
+
+    Two programs that add the same numbers in another order differ by float32's rounding, which grows with the model's
+    size (adapters added to weights: one such order). Where they differ by more than the bound, both compute once more
+    in float64: what is left is the difference of the weights.
+    """
     model, token = open_folder(export)
+    inputs = _inputs(probe.batch, token)
+    difference = _difference(probe.logits, model(**inputs).logits)
+    length = inputs["input_ids"].shape[1]
+    found = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)[0].tolist()
+    answer = found[length:] if found[:length] == inputs["input_ids"][0].tolist() else found
+    exact = None
+    if difference > BOUND and export.dtype == torch.float32 and _room_for_float64(probe.model):
+        model.double()
+        exact = _difference(float64_logits(probe), model(**_as(inputs, torch.float64)).logits)
+    return Checked(difference, float(probe.logits.abs().max()), answer[: len(probe.words)] == probe.words, exact)
+
+
+def _inputs(batch: Batch, token: dict[str, int]) -> dict[str, Tensor]:
+    """The prompt as the folder's model takes it; `token`: kind of medium -> token of its places."""
     ids = batch.input_ids.cpu().clone()
     for kind, slot in SLOTS.items():
         if kind in token:
@@ -89,12 +123,41 @@ def compare(export: Export, probe: tuple[Batch, Tensor, list[int]]) -> Checked:
     for name, media in (("pixel_values", batch.images), ("input_features", batch.audios)):
         if media is not None:
             inputs[name] = media.cpu()
-    theirs = model(**inputs).logits[0, :, : ours.shape[1]].float()
-    width = min(ours.shape[1], theirs.shape[1])
-    difference = float((ours[:, :width] - theirs[:, :width]).abs().max())
-    found = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)[0].tolist()
-    answer = found[ids.shape[1] :] if found[: ids.shape[1]] == ids[0].tolist() else found
-    return Checked(difference, float(ours.abs().max()), answer[: len(words)] == words)
+    return inputs
+
+
+def _as(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in inputs.items()}
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    """Largest |difference| of (T, V) and (1, T, V or more)."""
+    width = min(ours.shape[1], theirs.shape[2])
+    return float((ours[:, :width] - theirs[0, :, :width].to(ours.dtype)).abs().max())
+
+
+def float64_logits(probe: Probe) -> Tensor:
+    """(T, V) of the model itself with all its numbers in float64; they are float32 again afterwards, unchanged."""
+    model, batch = probe.model, probe.batch
+    images, audios = (None if media is None else media.double() for media in (batch.images, batch.audios))
+    held = model.compute_dtype
+    model.double()
+    model.compute_dtype = torch.float64
+    try:
+        hidden = model.llm.hidden(model.embed(replace(batch, images=images, audios=audios)), batch.attention_mask)
+        head = model.llm.head  # itself it ends in float32
+        logits = torch.nn.functional.linear(hidden, head.weight, head.bias)[0] * head.scale
+        return (torch.tanh(logits / head.softcap) * head.softcap if head.softcap else logits).cpu()
+    finally:
+        model.float()
+        model.compute_dtype = held
+
+
+def _room_for_float64(model: Any) -> bool:
+    """Whether two models of so many weights fit into memory; half of it is left to what is computed."""
+    from minigpt4o.serve.doctor_machine import available_memory
+
+    return 2 * 2 * EXACT * sum(p.numel() for p in model.parameters()) < available_memory()
 
 
 def open_folder(export: Export) -> tuple[Any, dict[str, int]]:
@@ -123,15 +186,16 @@ def _class_of(export: Export) -> Any:
     return getattr(transformers, export.form.auto)
 
 
-def bound_of(dtype: torch.dtype, largest: float) -> float:
-    """The largest difference that is taken."""
-    return ROUNDED.get(dtype, BOUND) * max(largest, 1.0)
-
-
 def ensure_same(checked: Checked, export: Export) -> None:
     """Raises CheckpointError if the two models differ by more than rounding."""
-    bound = bound_of(export.dtype, checked.largest)
-    if checked.difference > bound:
+    difference, bound = checked.difference, BOUND
+    if export.dtype in ROUNDED:
+        bound = ROUNDED[export.dtype] * max(checked.largest, 1.0)
+    elif checked.exact is not None:
+        difference = checked.exact
+    elif difference > BOUND:  # no memory for float64: float32's rounding counts by the largest logit
+        bound = BOUND * max(checked.largest, 1.0)
+    if difference > bound or (export.dtype == torch.float32 and not checked.same_words):
         raise CheckpointError(
             f"{export.form.title}: the exported model is another: {checked.told()}; at most {bound:.2g} is taken"
         )

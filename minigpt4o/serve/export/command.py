@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from minigpt4o.common.config import load_settings
 from minigpt4o.common.errors import CheckpointError, ConfigError
 from minigpt4o.common.files import MANIFEST, TMP_PREFIX, sha256_of, write_bytes, write_json
 from minigpt4o.common.registry import Part, registry
+from minigpt4o.serve.export.card_scores import Results, read_results, scores_of
 from minigpt4o.serve.opening import Source, build, image_processors, image_size_of, source_of_path
 
 log = logging.getLogger(__name__)
@@ -29,26 +31,31 @@ PLAIN = {"max_new_tokens": 300, "do_sample": False}
 def main(args: argparse.Namespace) -> int:
     """`export SRC OUT`."""
     out = Path(args.out)
-    if out.exists():
+    if os.path.lexists(out):
         raise ConfigError(f"{out} exists; nothing is written over: name another place, or remove it first")
     if args.push:
         from minigpt4o.serve.export.push import ensure_can_push
 
-        ensure_can_push(args.push)
-    elif args.public:
-        raise ConfigError("export: --public belongs to --push")
+        ensure_can_push(args.push, args.dry_run)
+    elif args.public or args.dry_run:
+        raise ConfigError(f"export: {'--public' if args.public else '--dry-run'} belongs to --push")
+    results = read_results(args.results) if args.results else []
     source = open_source(args)
-    model = build(source, "cpu", args.weights)
     out.parent.mkdir(parents=True, exist_ok=True)
+    model = build(source, "cpu", args.weights)
     unfinished = out.parent / f"{TMP_PREFIX}{out.name}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        told = write(model, source.settings, unfinished, out.name, args)
+        told = write(model, source.settings, unfinished, out.name, args, results)
         os.rename(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     for line in [*told, f"written: {out}"]:
         sys.stdout.write(f"{line}\n")
-    if args.push:
+    if args.dry_run:
+        from minigpt4o.serve.export.push import listed
+
+        sys.stdout.write(listed(out, args.push, private=not args.public))
+    elif args.push:
         from minigpt4o.serve.export.push import push
 
         sys.stdout.write(f"pushed: {push(out, args.push, private=not args.public)}\n")
@@ -69,18 +76,20 @@ def open_source(args: argparse.Namespace) -> Source:
     return Source(load_settings(args.cfg_path, [f"model.ckpt={src}", *options]))
 
 
-def write(model: Any, settings: Any, folder: Path, name: str, args: argparse.Namespace) -> list[str]:
+def write(
+    model: Any, settings: Any, folder: Path, name: str, args: argparse.Namespace, results: Sequence[Results] = ()
+) -> list[str]:
     """Write the first form that gives the model's own logits. Returns what to tell."""
     from minigpt4o.models.export.forms import Export, forms_of
     from minigpt4o.serve.export import check
     from minigpt4o.serve.export.card import Facts, card
-    from minigpt4o.serve.export.card_scores import scores_of
+    from minigpt4o.serve.inference import chat_config
 
     forms, notes = forms_of(model, args.form)
     media = processors_of(settings, model)
-    scores = scores_of(args.results, marks_of(settings, model)) if args.results else []
-    probe = None if args.no_check else check.logits_of(model)
-    told = [f"not as {note}" for note in notes]
+    scores = scores_of(results, marks_of(settings, model)) if results else []
+    probe = None if args.no_check else check.probe_of(model)
+    compared, config = "", chat_config(settings)
     for number, form in enumerate(forms):
         export = Export(
             model,
@@ -89,33 +98,49 @@ def write(model: Any, settings: Any, folder: Path, name: str, args: argparse.Nam
             media,
             args.merge_lora,
             dtype_of(args.dtype, model),
-            separator_of(settings),
+            config.separator,
+            config.system,
             tuple(settings.plugins),
         )
         try:
             export.write()
-            checked = check.compare(export, probe) if probe is not None else None
-            if checked is not None:
+            if probe is not None:
+                checked = check.compare(export, probe)
                 check.ensure_same(checked, export)
+                compared = f"{checked.told()}; {_same_prompt(export, last=number + 1 == len(forms))}"
         except (ConfigError, CheckpointError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             if number + 1 == len(forms):
                 raise
-            log.warning("not as %s: %s", form.title, error)
-            notes = [*notes, f"{form.title}: {error}"]
+            log.warning("not as %s", error if str(error).startswith(form.title) else f"{form.title}: {error}")
+            notes = [*notes, str(error) if str(error).startswith(form.title) else f"{form.title}: {error}"]
             continue
         break
     write_generation(folder, settings, model)
     step = checkpoint_of(settings)
     facts = Facts(name, export, settings, step, run_of(step), parts_in(step), args.licence or "", "", scores, notes)
-    if checked is not None:
-        facts.checked = checked.told()
-        told.append(f"compared: {checked.told()}")
+    told = [f"not as {note}" for note in notes]
+    if compared:
+        facts.checked = compared
+        told.append(f"compared: {compared}")
     if export.adapters:
         told.append("adapters are not merged: they lie in adapter/ (merge them with --merge-lora)")
     write_bytes(folder / "README.md", card(facts).encode())
     open_to_readers(folder)
     return [f"form: {form.title}, opened by {form.auto}, needs {' and '.join(form.needs)}", *told]
+
+
+def _same_prompt(export: Any, last: bool) -> str:
+    """What the comparison of prompts tells. A form behind which there is another one is refused for a difference."""
+    from minigpt4o.serve.export.check_prompt import ensure_same_prompt
+
+    try:
+        return ensure_same_prompt(export)
+    except CheckpointError as error:
+        if not last:
+            raise
+        log.warning("%s", error)
+        return str(error)
 
 
 def open_to_readers(folder: Path) -> None:
@@ -148,13 +173,6 @@ def processors_of(settings: Any, model: Any) -> dict[str, Part]:
             chosen = dataclasses.replace(chosen, values={"image_size": image_size_of(model), **chosen.values})
         found[kind] = chosen
     return found
-
-
-def separator_of(settings: Any) -> str:
-    """What stands between media and words in the chats this configuration opens."""
-    from minigpt4o.serve.inference import chat_config
-
-    return str(chat_config(settings).separator)
 
 
 def dtype_of(name: str, model: Any) -> Any:
