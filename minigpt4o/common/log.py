@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TextIO
 
 _OURS = "minigpt4o"
 
@@ -26,6 +27,17 @@ class _Plain(logging.Formatter):
         return " ".join([*words, record.message])
 
 
+class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what stderr is at that moment: threads that outlive a redirection of it must not meet a closed file."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
 def rank_of_environment() -> int:
     """This process's rank as torchrun tells it; 0 for a single process. Needs no torch."""
     word = os.environ.get("RANK", "0")
@@ -42,7 +54,7 @@ def setup(file: str | Path | None = None, verbose: bool = False) -> logging.Logg
         handler.close()
     logger.setLevel(level)
     logger.propagate = False
-    _add(logger, logging.StreamHandler(sys.stderr), rank)
+    _add(logger, _Stderr(), rank)
     if file is not None:
         log_to(file)
     return logger

@@ -153,6 +153,13 @@ def test_length_and_stop_words_end_an_answer(client) -> None:
     assert cut == whole[: whole.find(word)].strip()
 
 
+def test_an_answer_may_be_asked_to_have_a_least_length(client) -> None:
+    done = client.chat.completions.create(
+        model="tiny", messages=[user("tell me")], max_tokens=30, extra_body={"min_tokens": 30}
+    )
+    assert done.usage.completion_tokens == 30
+
+
 def test_a_seed_makes_a_drawn_answer_the_same_again(client) -> None:
     drawn = [text_of(client, "tell me", temperature=1.5, seed=seed, max_tokens=30) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -191,6 +198,10 @@ def test_the_models_are_listed(client) -> None:
         ({"max_tokens": 0}, "max_tokens"),
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"extra_body": {"top_k": 40}}, "top_k"),
+        ({"extra_body": {"min_p": 0.1}}, "min_p"),
+        ({"extra_body": {"min_tokens": 99}, "max_tokens": 9}, "min_tokens"),
+        ({"extra_body": {"guided_choice": ["yes", "no"]}}, "guided_choice"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_by_name(client, values, param) -> None:
@@ -203,7 +214,8 @@ def test_what_cannot_be_followed_is_refused_by_name(client, values, param) -> No
 
 def test_what_changes_nothing_is_taken(client) -> None:
     neutral = {"n": 1, "frequency_penalty": 0, "presence_penalty": 0.0, "logprobs": False, "user": "me", "store": False}
-    extra = {"extra_body": {"no_such_field": [1], "response_format": {"type": "text"}, "tools": []}}
+    habits = {"top_k": -1, "min_p": 0.0, "ignore_eos": False, "stop_token_ids": []}  # what vLLM's users send
+    extra = {"extra_body": {"no_such_field": [1], "response_format": {"type": "text"}, "tools": [], **habits}}
     assert text_of(client, "what?", **neutral, **extra) == text_of(client, "what?")
 
 

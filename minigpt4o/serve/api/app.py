@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from minigpt4o.serve.api.door import CHAT, Door, read_body
+from minigpt4o.serve.api.body import read_body
+from minigpt4o.serve.api.door import CHAT, CallerLeft, Door
 from minigpt4o.serve.api.errors import ApiError, closing, internal, of_failure, too_slow
 from minigpt4o.serve.api.following import cancelled_when_gone, follow
 from minigpt4o.serve.api.metrics import CONTENT_TYPE
@@ -23,6 +25,8 @@ from minigpt4o.serve.api.service import Service
 from minigpt4o.serve.engine import Answering
 
 log = logging.getLogger(__name__)
+
+_WHAT_IS_THERE = f"there are POST {CHAT} and GET /v1/models, /health and /metrics"
 
 
 def create_app(service: Service) -> FastAPI:
@@ -37,22 +41,34 @@ def create_app(service: Service) -> FastAPI:
         if isinstance(error, ApiError):
             return _json(error.body(), error.status, error.headers)
         assert isinstance(error, AnyHTTPException)
-        unknown = ApiError(error.status_code, f"There is no {request.method} {request.url.path[:80]}.")
+        unknown = ApiError(
+            error.status_code, f"There is no {request.method} {request.url.path[:80]}; {_WHAT_IS_THERE}."
+        )
         return _json(unknown.body(), error.status_code, dict(error.headers or {}))
 
-    app = FastAPI(title="minigpt4o", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="minigpt4o", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     for kind in (ApiError, AnyHTTPException, HTTPException):
         app.add_exception_handler(kind, refuse)
     app.add_middleware(Door, service=service)
+    if service.options.allow_origin:  # around the door: a browser asks for leave without the key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.options.allow_origin,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["retry-after", "x-request-id"],
+        )
     routes = Routes(service)
-    for path, method, act in (
-        (CHAT, "POST", routes.chat),
-        ("/v1/models", "GET", routes.models),
-        ("/v1/models/{name:path}", "GET", routes.model),
-        ("/health", "GET", routes.health),
-        ("/metrics", "GET", routes.metrics),
+    app.add_api_route(CHAT, routes.chat, methods=["POST"], response_model=None)
+    for path, act in (
+        ("/v1/models", routes.models),
+        ("/v1/models/{name:path}", routes.model),
+        ("/health", routes.health),
+        ("/metrics", routes.metrics),
     ):
-        app.add_api_route(path, act, methods=[method], response_model=None)
+        app.add_api_route(path, act, methods=["GET", "HEAD"], response_model=None)
     return app
 
 
@@ -100,9 +116,11 @@ class Routes:
                 media_type="text/event-stream",
                 headers={"x-accel-buffering": "no"},
             )
-        async with cancelled_when_gone(answering, request.receive):
-            async for _ in follow(answering, end, service.options.timeout):
+        async with cancelled_when_gone(answering, request.receive) as gone:
+            async for _ in follow(answering, end, service.options.timeout, whole=True):
                 pass
+        if gone.is_set() and answering.finish_reason == "cancelled":
+            raise CallerLeft
         self._ended(answering)
         return _json(reply.whole(answering, service.engine.clean(answering.text)))
 

@@ -7,11 +7,12 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
-from minigpt4o.serve.api.errors import ApiError, busy, internal, invalid
+from minigpt4o.serve.api.body import Message, Receive, Send, Tail
+from minigpt4o.serve.api.errors import ApiError, internal
 from minigpt4o.serve.api.options import Options, is_loopback
 
 if TYPE_CHECKING:
@@ -19,22 +20,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-HEADERS = (
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-)
+HEADERS = {
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'; sandbox",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cache-control": b"no-store",
+}
 CHAT = "/v1/chat/completions"
 HEALTH = "/health"  # open to all: it tells nothing about anybody
 _NAMES = {CHAT: "chat", "/v1/models": "models", HEALTH: "health", "/metrics": "metrics"}
-_PATIENCE = 4  # a body that is too large is read and thrown away up to so many times the limit, then cut off
-_LEFT = 499  # status in the counts of a caller who left before the answer
+LEFT = 499  # status in the counts of a caller who left before the answer
+
+
+class CallerLeft(Exception):
+    """Nobody is there to be answered."""
 
 
 class Door:
@@ -47,34 +48,43 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.monotonic(), 0
+        began, name, status = time.monotonic(), f"req_{uuid.uuid4().hex[:16]}", 0
+        tail = Tail(scope, receive, self.service.options.body_bytes)
+        scope["path"] = scope["path"].rstrip("/") or "/"
 
         async def guarded(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                mine = dict(HEADERS)
-                message["headers"] = [*(h for h in message.get("headers", []) if h[0].lower() not in mine), *HEADERS]
+                mine = {**HEADERS, b"x-request-id": name.encode(), **({b"connection": b"close"} if tail.left else {})}
+                message["headers"] = [*(h for h in message.get("headers", []) if h[0].lower() not in mine)]
+                message["headers"] += mine.items()
+            elif tail.left and not message.get("more_body"):
+                await send({**message, "more_body": True})
+                await tail.throw_away()
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         try:
             check(scope, self.service.options)
-            await self.app(scope, receive, guarded)
+            await self.app(scope, tail.receive, guarded)
+        except CallerLeft:
+            status = LEFT
         except ApiError as error:
             await send_error(guarded, error)
         except Exception:
-            log.exception("a request could not be served")
+            log.exception("a request could not be served (%s)", name)
             if not status:
                 await send_error(guarded, internal())
         finally:
-            self._count(scope["path"], status or _LEFT, time.monotonic() - began)
+            self._count(scope["path"], status or LEFT, time.monotonic() - began, name)
 
-    def _count(self, path: str, status: int, seconds: float) -> None:
+    def _count(self, path: str, status: int, seconds: float, request: str) -> None:
         name = _NAMES.get(path, "models" if path.startswith("/v1/models/") else "other")
         self.service.metrics.requests[name, status] += 1
         if name == "chat":
             self.service.metrics.seconds.add(seconds)
-        log.log(logging.INFO if name == "chat" else logging.DEBUG, "%s %d %.3f s", name, status, seconds)
+        log.log(logging.INFO if name == "chat" else logging.DEBUG, "%s %d %.3f s %s", name, status, seconds, request)
 
 
 def check(scope: Message, options: Options) -> None:
@@ -91,9 +101,12 @@ def check(scope: Message, options: Options) -> None:
     elif not _is_own(headers.get(b"host", b""), options):
         # a page in a browser may have given its own name our address, to read what only this machine should
         raise ApiError(403, "This server is only for the machine it runs on.", code="host_not_allowed")
-    if scope["method"] == "POST" and headers.get(b"content-type", b"").split(b";")[0].strip() != b"application/json":
-        # what a form of another site can send without asking first is not taken
-        raise ApiError(415, "Send JSON, with the header `Content-Type: application/json`.", code="unsupported_type")
+    if scope["method"] == "POST":
+        kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        if kind != b"application/json":  # what a form of another site can send without asking first is not taken
+            raise ApiError(415, "Send JSON, with the header `Content-Type: application/json`.", code="unsupported_type")
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise ApiError(415, "Send the body as it is: compressed ones are not taken.", code="unsupported_encoding")
 
 
 def _has_key(header: bytes, key: str) -> bool:
@@ -115,37 +128,3 @@ async def send_error(send: Send, error: ApiError) -> None:
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-@asynccontextmanager
-async def read_body(scope: Message, receive: Receive, service: Service) -> AsyncIterator[bytes]:
-    """The body, while it is needed. Raises ApiError if it, or all bodies together, are too large."""
-    options, held = service.options, 0
-    length = dict(scope["headers"]).get(b"content-length", b"")
-    most = options.body_bytes
-    over = length.isdigit() and int(length[:20]) > most
-    parts: list[bytes] = []
-    read = 0
-    try:
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise invalid("The request was broken off.")
-            part = message.get("body", b"")
-            read += len(part)
-            over = over or read > most
-            if over:  # read on, so that the caller gets to hear why
-                parts.clear()
-            else:
-                if service.held + len(part) > options.held_bytes:
-                    raise busy("Too much is being sent at the moment; please try again shortly.")
-                service.held += len(part)
-                held += len(part)
-                parts.append(part)
-            if not message.get("more_body") or read > _PATIENCE * most:
-                break
-        if over:
-            raise ApiError(413, f"This request is too large; at most {options.max_body_mb:g} MB are taken.")
-        yield b"".join(parts)
-    finally:
-        service.held -= held

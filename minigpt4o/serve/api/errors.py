@@ -48,6 +48,11 @@ def busy(message: str) -> ApiError:
     return ApiError(429, message, kind="rate_limit_error", code="rate_limit_exceeded", headers={"retry-after": "1"})
 
 
+def too_large(megabytes: float) -> ApiError:
+    """Status 413: of a body."""
+    return ApiError(413, f"This request is too large; at most {megabytes:g} MB are taken.", code="request_too_large")
+
+
 def of_failure(error: BaseException | None) -> ApiError:
     """Of an answer that was begun and could not be given."""
     told = str(error) if isinstance(error, ChatError) else "The answer could not be given."
@@ -68,6 +73,12 @@ def too_slow(seconds: float) -> ApiError:
 def closing() -> ApiError:
     """Status 503: the server is being shut down."""
     return ApiError(503, "The server is being shut down.", kind="server_error", code="shutting_down")
+
+
+def loading() -> ApiError:
+    """Status 503: the server is not ready yet."""
+    said = "The model is being loaded; please try again shortly."
+    return ApiError(503, said, kind="server_error", code="model_loading", headers={"retry-after": "2"})
 
 
 def internal() -> ApiError:

@@ -23,6 +23,10 @@ MAX_REDIRECTS = 3
 MAX_URL = 4096  # characters
 _MOVED = (301, 302, 303, 307, 308)
 _CHUNK = 1 << 16
+# Addresses for special use that not every version of `ipaddress` knows as such, and the one at which Azure's machines
+# reach their host (its own metadata are at 169.254.169.254; those of Oracle's cloud also at 192.0.0.192).
+_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "3fff::/20")))
+_UNICAST = ipaddress.ip_network("2000::/3")  # all that IPv6 has given to the open internet so far
 _NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -41,8 +45,10 @@ def is_public(address: str) -> bool:
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped or found.sixtofour or found.teredo or any(found in net for net in _NAT64):
             return False  # other addresses are hidden in these; no public server is found by one
-        if found.is_site_local:
+        if found not in _UNICAST:
             return False
+    if any(found in net for net in _SPECIAL if net.version == found.version):
+        return False
     return found.is_global and not (
         found.is_multicast or found.is_reserved or found.is_loopback or found.is_link_local or found.is_unspecified
     )

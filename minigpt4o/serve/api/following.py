@@ -14,15 +14,18 @@ PING_SECONDS = 15.0
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
-async def follow(answering: Answering, end: float, seconds: float) -> AsyncIterator[str]:
+async def follow(answering: Answering, end: float, seconds: float, *, whole: bool = False) -> AsyncIterator[str]:
     """The pieces as they come; "" every now and then while nothing comes. The rest is cancelled if nobody listens.
 
+    `whole`: the pieces come at the end; the loop, which shares the interpreter with the model, is not woken for each.
     `end`: when the time is over, of the loop's clock; `seconds`: what the caller is told about it. Raises ApiError if
     the answer fails or takes too long.
     """
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
     def wake() -> None:
+        if whole and not answering.ended:
+            return
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(changed.set)
 
@@ -51,17 +54,19 @@ async def follow(answering: Answering, end: float, seconds: float) -> AsyncItera
 
 
 @contextlib.asynccontextmanager
-async def cancelled_when_gone(answering: Answering, receive: Receive) -> AsyncIterator[None]:
-    """Give the answer up as soon as the caller has hung up. The request's body must have been read."""
+async def cancelled_when_gone(answering: Answering, receive: Receive) -> AsyncIterator[asyncio.Event]:
+    """Give the answer up, and set the event, as soon as the caller has hung up. The body must have been read."""
+    gone = asyncio.Event()
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        gone.set()
         answering.cancel()
 
     watching = asyncio.create_task(watch())
     try:
-        yield
+        yield gone
     finally:
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):

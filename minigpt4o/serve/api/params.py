@@ -33,6 +33,30 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
+    # words of vLLM, llama.cpp and transformers
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "typical_p": (1,),
+    "length_penalty": (1,),
+    "no_repeat_ngram_size": (0,),
+    "use_beam_search": (False,),
+    "num_beams": (1,),
+    "ignore_eos": (False,),
+    "echo": (False,),
+    "continue_final_message": (False,),
+    "stop_token_ids": ([],),
+    "bad_words": ([],),
+    "allowed_token_ids": (),
+    "prompt_logprobs": (0,),
+    "structured_outputs": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "json_schema": (),
+    "grammar": ("",),
+    "chat_template": (),
+    "lora": ([],),
 }
 
 
@@ -101,6 +125,7 @@ def _decoding(tree: Mapping[str, Any], default: Decoding) -> Decoding:
     if longest is None:
         longest = _number(tree, "max_tokens", 1, None, whole=True)
     tokens = default.max_new_tokens if longest is None else int(longest)
+    shortest = _number(tree, "min_tokens", 0, tokens, whole=True)
     temperature, top_p = _number(tree, "temperature", 0, 2), _number(tree, "top_p", 0, 1)
     penalty = _number(tree, "repetition_penalty", 0.01, 10)
     seed = _number(tree, "seed", -(2**63), 2**63 - 1, whole=True)
@@ -108,7 +133,7 @@ def _decoding(tree: Mapping[str, Any], default: Decoding) -> Decoding:
     changed = replace(
         default,
         max_new_tokens=tokens,
-        min_new_tokens=min(default.min_new_tokens, tokens),
+        min_new_tokens=min(default.min_new_tokens if shortest is None else int(shortest), tokens),
         do_sample=sampled,
         repetition_penalty=default.repetition_penalty if penalty is None else penalty,
         seed=secrets.randbits(62) if seed is None else int(seed),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import signal
 import socket
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.serve.api.options import Options, options_of
+from minigpt4o.serve.api.waiting_room import waiting_room
 
 if TYPE_CHECKING:
     import uvicorn
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKLOG = 512  # connections that the system holds until they are taken
-GRACE_SECONDS = 30  # for the answers that are being given when the server is told to stop
+# For the answers that are being given when the server is told to stop, and then to tell those who are still waiting;
+# together less than the 30 seconds after which container systems kill.
+GRACE_SECONDS, TELL_SECONDS = 25, 3
 
 
 def main(settings: Settings, args: argparse.Namespace) -> int:
@@ -31,19 +35,27 @@ def main(settings: Settings, args: argparse.Namespace) -> int:
     need_server()
     door = listen(options)  # a wrong setting is told before minutes of loading
     try:
-        from minigpt4o.serve.api.service import Service, name_of
-        from minigpt4o.serve.inference import load_chat
-
-        service = Service(load_chat(settings), options, name_of(settings))
-        server = server_of(service)
+        door.listen(BACKLOG)
+        with waiting_room(door):
+            server, service = load(settings, options)
         _stop_in_good_order()
-        door.listen(BACKLOG)  # whoever reads the next line may ask at once
         sys.stdout.write(f"The model {service.name!r} answers at {address_of(door)}/v1 (Ctrl-C ends it)\n")
         sys.stdout.flush()
         server.run(sockets=[door])
     finally:
         door.close()
     return 0
+
+
+def load(settings: Settings, options: Options) -> tuple[uvicorn.Server, Service]:
+    """The model of a YAML, and the server that answers with it."""
+    from minigpt4o.serve.api.service import Service, name_of
+    from minigpt4o.serve.inference import load_chat
+    from minigpt4o.serve.threads import share_cores
+
+    log.info("answers are computed by %d threads (--threads)", share_cores(options.threads))
+    service = Service(load_chat(settings), options, name_of(settings))
+    return server_of(service), service
 
 
 def need_server() -> None:
@@ -60,9 +72,20 @@ def server_of(service: Service) -> uvicorn.Server:
     import uvicorn
 
     from minigpt4o.serve.api.app import create_app
+    from minigpt4o.serve.api.patience import PatientProtocol
+
+    class Server(uvicorn.Server):
+        """Callers whose answers are not ready in time when the server is told to stop are told so."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            loop = asyncio.get_running_loop()
+            late = loop.call_later(GRACE_SECONDS, lambda: loop.run_in_executor(None, service.close))
+            await super().shutdown(sockets)
+            late.cancel()
 
     config = uvicorn.Config(
         create_app(service),
+        http=PatientProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -70,10 +93,10 @@ def server_of(service: Service) -> uvicorn.Server:
         lifespan="on",
         proxy_headers=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS + TELL_SECONDS,
         backlog=BACKLOG,
     )
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def listen(options: Options) -> socket.socket:

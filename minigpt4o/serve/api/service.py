@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -30,9 +30,7 @@ class Service:
 
     def __init__(self, session: ChatSession, options: Options, name: str = "", fetcher: Fetcher | None = None) -> None:
         self.session, self.options = session, options
-        self.engine = Engine(
-            session.model, session.encoder, max_batch=options.max_batch, max_waiting=options.max_waiting
-        )
+        self.engine = Engine(session.model, session.encoder, **{**asdict(session.engine.sizes), **options.sizes})
         self.name = options.model_name or name or "minigpt4o"
         self.fingerprint = f"fp_{self.engine.fingerprint[:12]}"
         self.created = int(time.time())
