@@ -96,12 +96,42 @@ def test_the_cheap_ones_run_without_torch_and_end_well(words: list[str]) -> None
     assert done.stdout
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_point_at_files_that_exist(page: Path) -> None:
+LINKED = sorted([*PAGES, ROOT / "CHANGELOG.md", *ROOT.glob("dataset/*.md")])
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name behind #: the headings, as GitHub makes anchors of them."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
-    missing = [link for link in links if link and "://" not in link and not (page.parent / link).exists()]
+    found: set[str] = set()
+    for title in re.findall(r"^#+ +(.*?) *$", text, re.MULTILINE):
+        title = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).lower()
+        word = base = re.sub(r"[^\w\- ]", "", title).replace(" ", "-")
+        number = 0
+        while word in found:
+            number += 1
+            word = f"{base}-{number}"
+        found.add(word)
+    return found | set(re.findall(r'<a (?:id|name)="([^"]+)"', text))
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_links_point_at_files_and_headings_that_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    missing = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        file, _, heading = link.partition("#")
+        target = page.parent / file if file else page
+        if not target.exists() or (heading and target.suffix == ".md" and heading not in anchors(target)):
+            missing.append(link)
     assert not missing
+
+
+def test_every_page_can_be_found_from_the_index() -> None:
+    text = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(([^)\s#]+)", text))
+    assert {page.name for page in ROOT.glob("docs/*.md")} - {"index.md"} <= linked
 
 
 def test_the_readme_names_registered_parts_and_their_keys() -> None:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from minigpt4o.cli.habits import habit_options
 from minigpt4o.cli.listing import print_config, print_kind, say
+from minigpt4o.cli.parser import USES
 from minigpt4o.common.config import Settings, load_settings
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.log import rank_of_environment
 from minigpt4o.common.registry import registry
-
-log = logging.getLogger(__name__)
-
-USES = ("demo", "chat", "serve", "predict")  # commands that answer with a model that was trained
 
 
 def train(args: argparse.Namespace) -> int:
@@ -45,19 +41,14 @@ def _rescore(args: argparse.Namespace) -> int:
     """The configuration is the one given, else the one that lies beside the predictions."""
     from minigpt4o.runners.evaluate_source import config_beside
 
-    source, beside = Path(args.source), None
+    source = Path(args.source)
     if args.cfg_path is None:
-        beside = args.cfg_path = config_beside(source)
-        if beside is None:
+        args.cfg_path = config_beside(source)
+        if args.cfg_path is None:
             raise ConfigError(
                 f"eval: --from {source} says what was answered, not to what: name the YAML with --cfg-path"
             )
-    dialect = logging.getLogger("minigpt4o.common.dialect")
-    dialect.disabled = beside is not None  # all its defaults are written out: no need to tell which have no effect
-    try:
-        settings = load(args)
-    finally:
-        dialect.disabled = False
+    settings = load(args)
     if settings is not None:
         from minigpt4o.runners.evaluate_from import rescore
 
@@ -123,9 +114,9 @@ def load(args: argparse.Namespace) -> Settings | None:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    """Of a YAML; commands that use a model that is there also take the folder of a checkpoint, run or job."""
+    """Of a YAML; commands that use a model that is there also take what a run left: any folder or file of it."""
     options: list[Any] = [*args.options, *habit_options(args)]
-    if args.command in USES and Path(args.cfg_path).is_dir():
+    if args.command in USES and Path(args.cfg_path).exists():
         from minigpt4o.serve.opening import source_of_path
 
         return source_of_path(args.cfg_path, None, options, "").settings

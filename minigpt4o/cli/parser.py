@@ -4,49 +4,39 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
 
 from minigpt4o import __version__
 from minigpt4o.cli import quickstart, using
 from minigpt4o.cli.data import arguments as data
-from minigpt4o.common.errors import ConfigError
-from minigpt4o.common.source import nearest
+from minigpt4o.cli.help import Parser, examples, overview
 
+ABOUT = "Align frozen vision, audio and language models; talk to the result."
+USES = ("demo", "chat", "serve", "predict")  # commands that answer with a model that was trained
 CONFIGURED = {
-    "train": "train what a YAML describes",
-    "eval": "measure what a YAML describes",
-    "demo": "chat in the browser (on this machine only, unless told otherwise)",
+    "train": "train what a YAML describes; what was stopped goes on",
+    "eval": "measure what a YAML describes, and write a report",
+    "demo": "chat in the browser, on this machine only unless told otherwise",
     "chat": "chat in the terminal",
     **using.CONFIGURED,
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """Errors are ConfigErrors, so that they end like all others."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **kwargs})
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
-
-    def flags(self) -> list[str]:
-        """All flags of this parser."""
-        return [flag for action in self._actions for flag in action.option_strings]
-
-
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments; bare `key=value` words end up in `options`."""
+    """The arguments; bare `key=value` words end up in `options`. `help COMMAND` is `COMMAND --help`."""
+    words = list(argv)
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     parser, commands = build_parser()
-    args, rest = parser.parse_known_args(list(argv))
+    args, rest = parser.parse_known_args(words)
+    if args.command is None:
+        for word in rest:
+            raise parser.unknown(word)
+        parser.parse_args(["--help"])
     command = getattr(args, "said_by", commands[args.command])  # an action of a command knows its own flags
     takes_options = args.command in CONFIGURED
     for word in rest:
         if word.startswith("-") or not takes_options:
-            known = command.flags()
-            close = nearest(word.split("=")[0], known, n=1)
-            mend = f"did you mean {close[0]}?" if close else f"see {command.prog} --help"
-            raise ConfigError(f"{command.prog}: unknown argument {word!r}; {mend}")
+            raise command.unknown(word)
     if takes_options:
         args.options = [*(args.options or []), *rest]
     return args
@@ -54,21 +44,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def build_parser() -> tuple[Parser, dict[str, Parser]]:
     """The whole command line, and the parser of each command."""
-    parser = Parser(prog="minigpt4o", description="Align frozen vision, audio and language models; talk to the result.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser = Parser(prog="minigpt4o", usage="minigpt4o COMMAND ...")
+    parser.add_argument("--version", action="version", version=f"minigpt4o {__version__}", help="say the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", prog="minigpt4o", help=argparse.SUPPRESS)
     for name, what in CONFIGURED.items():
         _add_configured(commands.add_parser(name, help=what, description=what), name)
-    _add_toy_world(commands.add_parser("toy-world", help="write the toy world: pictures, sounds, texts"))
-    _add_tokenizer(commands.add_parser("tokenizer", help="train a tokenizer on text files"))
-    _add_convert(
-        commands.add_parser("convert", help="a checkpoint of ours <-> a .pth of MiniGPT-4; Gemma 3n -> Minigpt4o")
-    )
-    _add_list(commands.add_parser("list", help="list what a YAML can name"))
-    _add_docs_config(commands.add_parser("docs-config", help="write docs/config-reference.md from the classes"))
+    for name, (what, add) in _PLAIN.items():
+        add(commands.add_parser(name, help=what, description=what))
     data.add_parser(commands)
     using.add_parsers(commands)
     quickstart.add_parser(commands)
+    said = {choice.dest: choice.help or "" for choice in commands._choices_actions}
+    parser.description = f"{ABOUT}\n\n{overview(said)}"
+    parser.epilog = examples("")
+    for name, command in commands.choices.items():
+        command.epilog = examples(name)
     return parser, dict(commands.choices)
 
 
@@ -84,9 +74,18 @@ def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _add_configured(parser: argparse.ArgumentParser, name: str) -> None:
-    parser.add_argument("--cfg-path", "--cfg_path", metavar="FILE", help="the YAML file: model, datasets, run")
+    if name in USES:
+        what, metavar = "a YAML file, or what a run left: its folder, a step's, its config.yaml", "YAML|RUN"
+    else:
+        what, metavar = "the YAML file: model, datasets, run", "YAML"
+    parser.add_argument("--cfg-path", "--cfg_path", metavar=metavar, help=what)
     parser.add_argument(
-        "--options", "--cfg-options", nargs="*", action="extend", metavar="KEY=VALUE", help="lay values over the file"
+        "--options",
+        "--cfg-options",
+        nargs="*",
+        action="extend",
+        metavar="KEY=VALUE",
+        help="lay values over the file; bare KEY=VALUE words do the same",
     )
     parser.add_argument("--check", action="store_true", help="tell every problem of the configuration, start nothing")
     parser.add_argument("--print-config", action="store_true", help="every value and where it came from")
@@ -194,6 +193,23 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_docs_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", default="docs/config-reference.md", metavar="FILE")
+    parser.add_argument(
+        "--out", default="docs/config-reference.md", metavar="FILE", help="the page (default: docs/config-reference.md)"
+    )
     parser.add_argument("--check", action="store_true", help="only say whether the page is current")
     parser.set_defaults(run=_later("docs_config", "docs_config"))
+
+
+def _add_completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", nargs="?", choices=("bash", "zsh"), default="bash", help="default: bash")
+    parser.set_defaults(run=_later("completion", "completion"))
+
+
+_PLAIN: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "toy-world": ("write the toy world: pictures, sounds, texts", _add_toy_world),
+    "tokenizer": ("train a tokenizer on text files", _add_tokenizer),
+    "convert": ("our checkpoints <-> .pth of MiniGPT-4; Gemma 3n -> Minigpt4o", _add_convert),
+    "list": ("what a YAML can name: encoders, bridges, tasks, data sets, ...", _add_list),
+    "docs-config": ("write docs/config-reference.md from the classes", _add_docs_config),
+    "completion": ("write the shell's completion of these commands and flags", _add_completion),
+}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt4o.cli.steps import Outcome, Step, run_steps
+from minigpt4o.cli.using import some
 from minigpt4o.common.errors import ConfigError, Minigpt4oError
 
 LOGS = Path("output/toy/quickstart")
@@ -97,8 +98,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "quickstart", help="the toy world: train, measure, ready to chat", description=__doc__
     )
     parser.add_argument("--force", action="store_true", help="do every step again, even if it is done")
-    parser.add_argument("--until", choices=[act.name for row in PLAN for act in row], help="stop after this step")
-    parser.add_argument("--cores", type=int, default=usable_cores(), help="default: the cores of this machine")
+    steps = [act.name for row in PLAN for act in row]
+    parser.add_argument("--until", choices=steps, metavar="STEP", help=f"stop after this step: {', '.join(steps)}")
+    parser.add_argument(
+        "--cores", type=some, default=usable_cores(), metavar="N", help="default: the cores of this machine"
+    )
     parser.set_defaults(run=run)
     return parser
 

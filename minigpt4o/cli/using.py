@@ -9,7 +9,7 @@ from typing import Any
 
 # Commands that read a YAML (or the folder of a run) as train, eval, demo and chat do.
 CONFIGURED = {
-    "serve": "answer over HTTP as OpenAI's chat API does (on this machine only, unless told otherwise)",
+    "serve": "answer over HTTP as OpenAI's chat API does",
     "predict": "answer every row of a file",
 }
 
@@ -37,9 +37,16 @@ def _later(name: str) -> Callable[[argparse.Namespace], int]:
     return run
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
 def some(text: str) -> int:
     """A whole number of 1 or more."""
-    value = int(text)
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
     return value
@@ -47,7 +54,7 @@ def some(text: str) -> int:
 
 def port(text: str) -> int:
     """The number of a port; 0 = any free one."""
-    value = int(text)
+    value = _whole(text)
     if not 0 <= value < 65536:
         raise argparse.ArgumentTypeError(f"{text} is no port; ports go from 0 (any free one) to 65535")
     return value
@@ -60,21 +67,33 @@ def _serve(parser: argparse.ArgumentParser) -> None:
     who = parser.add_argument_group("who may do what")
     who.add_argument("--api-key", metavar="KEY", help="asked of every caller (default: MINIGPT4O_API_KEY, else none)")
     who.add_argument("--allow-urls", action="store_true", help="fetch pictures from public http(s) addresses")
+    who.add_argument(
+        "--allow-origin",
+        nargs="+",
+        action="extend",
+        metavar="ORIGIN",
+        help="let pages of these origins ask, e.g. http://localhost:3000 (default: none)",
+    )
     who.add_argument("--model-name", metavar="NAME", help="what callers name the model (default: of its checkpoint)")
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--max-batch", type=some, default=16, metavar="N", help="answers at one time (default: 16)")
+    limits.add_argument("--max-batch", type=some, metavar="N", help="answers at one time (default: run.max_batch)")
     limits.add_argument(
-        "--max-waiting", type=some, default=64, metavar="N", help="requests that may wait (default: 64)"
+        "--max-waiting", type=some, metavar="N", help="requests that may wait (default: run.max_waiting)"
     )
     limits.add_argument("--max-body-mb", type=some, default=64, metavar="MB", help="of one request (default: 64)")
     limits.add_argument(
         "--timeout", type=some, default=300, metavar="SECONDS", help="the longest one request may take (default: 300)"
     )
+    limits.add_argument(
+        "--threads", type=some, metavar="N", help="CPU threads that compute (default: OMP_NUM_THREADS, or cores - 1)"
+    )
 
 
 def _predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="IN", help="JSON lines: OpenAI messages, LLaVA conversations, or plain rows")
-    parser.add_argument("out", metavar="OUT", help="JSON lines to write; what stands there already is not asked again")
+    parser.add_argument(
+        "source", metavar="IN", help="JSON lines: OpenAI messages, LLaVA turns, or plain rows; - for standard input"
+    )
+    parser.add_argument("out", metavar="OUT", help="JSON lines to write, gone on with if there; - for standard output")
     parser.add_argument("--batch-size", type=some, default=8, metavar="N", help="rows answered at once (default: 8)")
     parser.add_argument("--limit", dest="rows", type=some, metavar="N", help="only the first N rows")
     parser.add_argument("--media-root", metavar="DIR", help="folder that file names start from (default: of IN)")
@@ -109,11 +128,12 @@ def _export(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="number format (default: auto, that of the language model's file)",
     )
-    parser.add_argument("--results", metavar="FILE", help="results.json of an evaluation, for the model card")
+    parser.add_argument("--results", metavar="FILE", help="results.json (or its folder) for the model card")
     parser.add_argument("--licence", "--license", metavar="NAME", help="licence to state in the model card")
     parser.add_argument("--weights", metavar="DIR", help="folder of the weight files (default: MINIGPT4O_WEIGHTS)")
     parser.add_argument("--no-check", action="store_true", help="do not open the folder again to compare logits")
     parser.add_argument("--push", metavar="NAME", help="upload the folder to the Hugging Face hub as org/name")
+    parser.add_argument("--dry-run", action="store_true", help="--push: list the files, upload nothing")
     parser.add_argument("--public", action="store_true", help="--push: for everyone to see (default: private)")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import PurePosixPath
 from typing import Any
 
 from minigpt4o.common.check import PLACEHOLDER
 from minigpt4o.common.dialect import Report, Rewrite, Word
+from minigpt4o.common.errors import ConfigError
+from minigpt4o.common.registry import registry
 from minigpt4o.common.schema import Misfit, fit, parse_type
 from minigpt4o.common.source import nearest
 from minigpt4o.common.yaml_places import Node, from_plain
@@ -119,11 +122,22 @@ def scales(rw: Rewrite) -> None:
     for use in ("train", "eval"):
         processors = rw.node.value.get("vis_processor")
         one = processors.value.get(use) if processors is not None and processors.is_map else None
+        if one is None or not one.is_map or _written_out(one):
+            continue
         for key in ("min_scale", "max_scale"):
-            if one is not None and one.is_map and key in one.value:
+            if key in one.value:
                 dotted = f"vis_processor.{use}.{key}"
                 rw.taken[dotted] = one.value[key]
                 rw.note(dotted, "pictures are never cropped, as in the reference")
+
+
+def _written_out(processor: Node) -> bool:
+    """Whether every key of the class stands there: so a run of ours writes its config.yaml, and no person a file."""
+    name = processor.value.get("name")
+    with contextlib.suppress(ConfigError):  # an unknown name is told by the check
+        fields = registry.entry("processor", str(name.value)).fields if name is not None else ()
+        return bool(fields) and all(field.name in processor.value for field in fields)
+    return False
 
 
 def same_for_eval(rw: Rewrite) -> None:

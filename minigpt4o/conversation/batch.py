@@ -35,6 +35,7 @@ class Example:
     truncated: int = 0  # learned tokens that were cut off; of a prompt: tokens of old turns left out
     context: int = 0  # compat: places before the first answer; contexts and answers are then padded apart
     geometries: list[Geometry] = field(default_factory=list)  # of each picture; empty if all are shown whole
+    frame: Geometry | None = None  # of a prompt: of the picture that its answer's boxes lie in; None: it is shown whole
     facts: dict[str, float] = field(default_factory=dict)  # noted when opening the media: audio_cut_seconds, ...
 
 

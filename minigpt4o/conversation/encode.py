@@ -13,7 +13,7 @@ from minigpt4o.conversation.batch import IGNORE, SLOTS, Example
 from minigpt4o.conversation.boxes import BoxError
 from minigpt4o.conversation.fit import Fit, fit_turns
 from minigpt4o.conversation.marks import count_marks, unescape_marks
-from minigpt4o.conversation.objects import Geometry, cut_boxes, lifted, shares, written
+from minigpt4o.conversation.objects import Geometry, answered_about, cut_boxes, lifted, shares, written
 from minigpt4o.conversation.plain_words import PlainWords
 from minigpt4o.conversation.sample import MARKS, Media, MediaKind, Sample, Turn
 from minigpt4o.conversation.template import Segment, Template
@@ -62,7 +62,7 @@ class SampleEncoder:
         self.max_txt_len = max_txt_len  # text tokens of one row, media places not counted
         self.positions = positions  # places of the language model for a whole row; 0: no limit
         self.answer_room = answer_room  # places a prompt leaves free for the answer
-        self._words = PlainWords(tokenizer)
+        self._words = PlainWords(tokenizer, [a.before + a.after for a in template.roles.values()])
         self._known: dict[str, list[int]] = {}  # ids of texts met lately: instructions and system words come again
         added = set(tokenizer.get_added_vocab())  # an ordinary word may serve as padding: it stays a word in text
         specials = sorted(added | set(tokenizer.all_special_tokens) - {tokenizer.pad_token}, key=len, reverse=True)
@@ -90,7 +90,9 @@ class SampleEncoder:
             truncated = text_tokens(self._prompt_spans(view.turns)) - text_tokens(self._prompt_spans(fit.turns))
         if self.positions and fit.places > self.positions - self.answer_room:
             raise SkipSample("too_long", f"{sample.where or sample.id}: {self._too_long(fit.places)}")
-        return self._open(view, self._prompt_spans(fit.turns), rng, truncated, needs_label=False)
+        example = self._open(view, self._prompt_spans(fit.turns), rng, truncated, needs_label=False)
+        example.frame = answered_about(sample, view.geometries)
+        return example
 
     def answer_ids(self, text: str) -> list[int]:
         """An assistant's words as training learns them after a prompt: their tokens and those of the template's end."""

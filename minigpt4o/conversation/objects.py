@@ -81,17 +81,24 @@ def lifted(sample: Sample) -> Sample:
     """The sample with every box that stands as text in its turns made a box with a mark.
 
     So boxes that came as text (grounded captions, the reference's own samples) can follow their picture. Such a box
-    belongs to the last picture whose mark stands before it.
+    belongs to the last picture whose mark stands before it; in an answer to a question with marks of boxes, to theirs
+    if it is one, as `answered_about` has it.
     """
     given = iter(sample.boxes)
     turns: list[Turn] = []
     boxes: list[Box] = []
-    picture = -1
+    picture, asked = -1, set[int]()
     for turn in sample.turns:
         pieces, end = [], 0
+        asked = asked if turn.role == "assistant" else set()
         for place in _PLACE.finditer(turn.text):
             picture += place.group() == IMAGE_MARK and turn.role != "assistant"
-            box = next(given, None) if place.group() == BOX_MARK else _literal(place, max(picture, 0))
+            if place.group() == BOX_MARK:
+                box = next(given, None)
+                asked |= {box.image} if box is not None and turn.role != "assistant" else set()
+            else:
+                about = asked if turn.role == "assistant" and len(asked) == 1 else {max(picture, 0)}
+                box = _literal(place, *about)
             if box is not None:
                 boxes.append(box)
                 pieces += [turn.text[end : place.start()], BOX_MARK]
@@ -130,12 +137,22 @@ def in_original_frame(text: str, geometry: Geometry | None) -> str:
 
 
 def answered_about(sample: Sample, geometries: Sequence[Geometry]) -> Geometry | None:
-    """The geometry of the picture that an answer's boxes lie in: that of the true boxes, else the last picture."""
+    """The geometry of the picture that an answer's boxes lie in: that of the true boxes, else the last picture.
+
+    Where marks stand in the turns, the boxes of earlier questions and their answers do not count.
+    """
     if not geometries:
         return None
-    meant = {box.image for box in sample.boxes}
+    meant = {box.image for box in _of_last_question(sample)}
     number = meant.pop() if len(meant) == 1 else len(geometries) - 1
     return geometries[number] if number < len(geometries) else None
+
+
+def _of_last_question(sample: Sample) -> list[Box]:
+    """The boxes from the last words of a user on; all of them if the turns have no marks."""
+    marks = [count_marks(turn.text, BOX_MARK) for turn in sample.turns]
+    last = max((i for i, turn in enumerate(sample.turns) if turn.role == "user"), default=0)
+    return sample.boxes[sum(marks[:last]) :]
 
 
 def _literal(place: re.Match[str], image: int) -> Box | None:

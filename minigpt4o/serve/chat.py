@@ -16,7 +16,7 @@ from minigpt4o.conversation.fit import fit_turns
 from minigpt4o.conversation.marks import count_marks, escape_marks
 from minigpt4o.conversation.sample import AUDIO_MARK, BOX_MARK, IMAGE_MARK, Box, Media, Sample, Turn
 from minigpt4o.serve.engine import Answering, Engine
-from minigpt4o.serve.limits import ChatError, Limits, ensure_count, ensure_medium, ensure_text, explain
+from minigpt4o.serve.limits import ChatError, Limits, Note, ensure_count, ensure_medium, ensure_text, explain
 
 __all__ = ["ChatError", "ChatSession", "Exchange", "context_of"]
 
@@ -60,11 +60,16 @@ class ChatSession:
         self.separator = separator  # between the media and the words of a turn
         self.system = system
         self.exchanges: list[Exchange] = []
-        self.note = ""  # what the person should know about the last answer, e.g. that old turns were left out
+        self.notes: list[Note] = []  # what to know about the last answer, e.g. that old turns were left out
         self.last: Answering | None = None  # the last answer: its tokens, times and how it ended
         self._key = uuid.uuid4().hex  # the engine knows the session by it
         self._stop = threading.Event()
         weakref.finalize(self, self.engine.forget, self._key).atexit = False
+
+    @property
+    def note(self) -> str:
+        """What the person should know about the last answer, in one line; empty if there is nothing."""
+        return " ".join(map(str, self.notes))
 
     def fresh(self) -> ChatSession:
         """Another conversation with the same engine."""
@@ -94,14 +99,15 @@ class ChatSession:
     def retry(self) -> Generator[str, None, None]:
         """Ask the last question again, in place of its answer. Only a sampled answer will be another one."""
         if not self.exchanges:
-            raise ChatError("Nothing was asked yet.")
+            raise ChatError("Nothing was asked yet.", "nothing_asked")
         last = self.exchanges[-1]
         yield from self._answer(self.exchanges[:-1], replace(last, answer="", attempt=last.attempt + 1))
 
     def edit(self, number: int, text: str) -> Generator[str, None, None]:
         """Ask question `number` (from 0) in other words, with its files; what was said after it is forgotten."""
         if not 0 <= number < len(self.exchanges):
-            raise ChatError(f"There is no message {number + 1} in this chat; it has {len(self.exchanges)}.")
+            told = f"There is no message {number + 1} in this chat; it has {len(self.exchanges)}."
+            raise ChatError(told, "no_message", n=number + 1, most=len(self.exchanges))
         old, before = self.exchanges[number], self.exchanges[:number]
         yield from self._answer(before, self._exchange(text, old.images, old.audios, before, old.boxes))
 
@@ -111,7 +117,7 @@ class ChatSession:
         if not self.exchanges:
             return None
         *self.exchanges, last = self.exchanges
-        self.note = ""
+        self.notes = []
         return last
 
     def stop(self) -> None:
@@ -123,7 +129,7 @@ class ChatSession:
     def reset(self) -> None:
         """Forget everything that was said and sent."""
         self.stop()
-        self.exchanges, self.note, self.last = [], "", None
+        self.exchanges, self.notes, self.last = [], [], None
         self.engine.forget(self._key)
 
     def to_json(self) -> str:
@@ -140,9 +146,9 @@ class ChatSession:
         """
         from minigpt4o.serve.chat_file import read
 
-        exchanges, decoding, note = read(text, self)
+        exchanges, decoding, notes = read(text, self)
         self.reset()
-        self.exchanges, self.decoding, self.note = exchanges, decoding, note
+        self.exchanges, self.decoding, self.notes = exchanges, decoding, notes
         return self
 
     # ---- what is sent ----
@@ -160,24 +166,25 @@ class ChatSession:
         for kind, media in (("image", images), ("audio", audios)):
             self.ensure_kind(kind, media)
         if not text.strip() and not images and not audios:
-            raise ChatError("Please write something, or attach a picture or a sound.")
+            raise ChatError("Please write something, or attach a picture or a sound.", "empty_message")
         pictures = len(images) + sum(len(e.images) for e in before)
         for box in boxes:
             if not 0 <= box.image < pictures:
-                raise ChatError(
-                    f"A box lies in picture {box.image + 1}, but there are {pictures} pictures in this chat."
-                )
+                told = f"A box lies in picture {box.image + 1}, but there are {pictures} pictures in this chat."
+                raise ChatError(told, "lost_box", n=box.image + 1, most=pictures)
         return Exchange(text, list(images), list(audios), boxes=list(boxes))
 
     def ensure_kind(self, kind: str, media: Sequence[Media]) -> None:
         """Raises ChatError if the model does not take these files, or if they are not what they are said to be."""
         if media and kind not in self.encoder.slots:
-            raise ChatError(f"This model does not take {_PLURAL[kind]}; please send it without.")
+            raise ChatError(f"This model does not take {_PLURAL[kind]}; please send it without.", f"model_no_{kind}")
         if media and kind not in self.encoder.processors:
-            raise ChatError(f"This chat is not set up for {_PLURAL[kind]} (no processor for {kind} under `run`).")
+            told = f"This chat is not set up for {_PLURAL[kind]} (no processor for {kind} under `run`)."
+            raise ChatError(told, f"chat_no_{kind}")
         for medium in media:
             if ensure_medium(medium, self.limits) != kind:
-                raise ChatError(f"{medium} is not one of the {_PLURAL[kind]} that can be read.")
+                told = f"{medium} is not one of the {_PLURAL[kind]} that can be read."
+                raise ChatError(told, f"no_{kind}", name=str(medium))
 
     def _fit(self, exchanges: Sequence[Exchange]) -> Sample:
         """The conversation without the old words for which there is no room. Its media are all kept."""
@@ -186,21 +193,27 @@ class ChatSession:
         try:
             fit = fit_turns(sample.turns[:-1], room, lambda turns: self.engine.places(_with_room_for_boxes(turns)))
         except SkipSample as problem:
-            raise ChatError(explain(problem)) from problem
+            raise explain(problem) from problem
         if fit.places > room:
             media = self._media_places(exchanges)
-            mend = "Please start a new chat (or send fewer files)." if media > room // 2 else "Please shorten it."
+            full = media > room // 2
+            mend = "Please start a new chat (or send fewer files)." if full else "Please shorten it."
             raise ChatError(
                 f"This is too long: it takes {fit.places} places ({media} of them for pictures and sounds), and there"
-                f" is room for {max(room, 0)}. {mend}"
+                f" is room for {max(room, 0)}. {mend}",
+                "no_room_for_files" if full else "no_room",
+                n=fit.places,
+                media=media,
+                most=max(room, 0),
             )
         dropped = fit.dropped // 2  # a question and its answer
-        self.note = ""
+        self.notes = []
         if dropped:
-            whose = "turn is" if dropped == 1 else f"{dropped} turns are"
-            self.note = f"The chat is longer than the model can read: the words of the oldest {whose} left out."
+            whose = "turn" if dropped == 1 else f"{dropped} turns"
+            told = f"The chat is longer than the model can read: the words of the oldest {whose} are left out."
+            self.notes.append(Note(told, "left_out", {"n": dropped}))
             if any(e.images or e.audios for e in exchanges[:dropped]):
-                self.note += " Their pictures and sounds are kept."
+                self.notes.append(Note("Their pictures and sounds are kept.", "files_kept"))
         said = sum(count_marks(turn.text, BOX_MARK) for turn in fit.turns)
         return replace(sample, turns=fit.turns, boxes=sample.boxes[len(sample.boxes) - said :])
 
@@ -234,9 +247,8 @@ class ChatSession:
         answering = self.engine.submit(self._fit(new), decoding, session=self._key)
         self.last, self.exchanges = answering, new
         if exchange.audios and (lost := sum(answering.lost_seconds[-len(exchange.audios) :])):
-            self.note += (
-                f"{' ' if self.note else ''}The model hears only so much of a sound: {lost:.1f} seconds were cut."
-            )
+            told = f"The model hears only so much of a sound: {lost:.1f} seconds were cut."
+            self.notes.append(Note(told, "cut_sound", {"n": f"{lost:.1f}"}))
         if self._stop.is_set():  # meanwhile
             answering.cancel()
         try:

@@ -14,7 +14,7 @@ from minigpt4o.conversation.batch import Decoding
 from minigpt4o.conversation.boxes import BoxError, box_text
 from minigpt4o.conversation.sample import Box, Media
 from minigpt4o.models.generate import check_decoding
-from minigpt4o.serve.limits import ChatError, ensure_count, ensure_text
+from minigpt4o.serve.limits import ChatError, Note, ensure_count, ensure_text
 
 if TYPE_CHECKING:
     from minigpt4o.serve.chat import ChatSession, Exchange
@@ -24,7 +24,7 @@ MAX_TURNS = 10_000
 MAX_ANSWER = 1_000_000  # characters
 MAX_BOXES = 100  # of one turn
 MAX_BEAMS = 16  # a file may not ask for more work than that
-_OTHER_MODEL = "This chat was held with another model; it goes on with this one."
+_OTHER_MODEL = Note("This chat was held with another model; it goes on with this one.", "other_model")
 
 
 def written(session: ChatSession) -> str:
@@ -50,29 +50,31 @@ def written(session: ChatSession) -> str:
     return json.dumps(tree, ensure_ascii=False, indent=1)
 
 
-def read(text: str | bytes, session: ChatSession) -> tuple[list[Exchange], Decoding, str]:
-    """The exchanges, the decoding and a note for the person. Raises ChatError if the session may not hold them."""
+def read(text: str | bytes, session: ChatSession) -> tuple[list[Exchange], Decoding, list[Note]]:
+    """The exchanges, the decoding and notes for the person. Raises ChatError if the session may not hold them."""
     limits = session.limits
     most = limits.max_chat_files * limits.max_file_mb * 2**20 * 1.4 + 50 * 2**20
     if len(text) > most:
-        raise ChatError(f"This file is too large for a chat ({len(text) / 2**20:.0f} MB).")
+        mb = f"{len(text) / 2**20:.0f}"
+        raise ChatError(f"This file is too large for a chat ({mb} MB).", "large_chat", n=mb)
     try:
         tree = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ChatError("This file is no saved chat: it is not JSON.") from error
+        raise ChatError("This file is no saved chat: it is not JSON.", "no_json") from error
     if not isinstance(tree, Mapping) or tree.get("format") != FORMAT:
-        raise ChatError("This file is no saved chat.")
+        raise ChatError("This file is no saved chat.", "no_saved_chat")
     if tree.get("version") != VERSION:
-        raise ChatError(f"This chat was saved in another form (version {tree.get('version')!r}; known is {VERSION}).")
+        told = f"This chat was saved in another form (version {tree.get('version')!r}; known is {VERSION})."
+        raise ChatError(told, "other_version", known=VERSION)
     turns = tree.get("turns")
     if not isinstance(turns, list) or len(turns) > MAX_TURNS:
-        raise ChatError("This saved chat is damaged: it has no turns, or far too many.")
+        raise _damaged("no turns, or far too many")
     exchanges: list[Exchange] = []
     for number, turn in enumerate(turns, 1):
         exchanges.append(_exchange(turn, f"turn {number}", session, exchanges))
     model = tree.get("model")
     same = isinstance(model, Mapping) and model.get("fingerprint") == session.engine.fingerprint
-    return exchanges, _decoding(tree.get("decoding")), "" if same else _OTHER_MODEL
+    return exchanges, _decoding(tree.get("decoding")), [] if same else [_OTHER_MODEL]
 
 
 def _packed(media: Media) -> dict[str, str]:
@@ -83,11 +85,11 @@ def _exchange(turn: Any, where: str, session: ChatSession, before: Sequence[Exch
     from minigpt4o.serve.chat import Exchange
 
     if not isinstance(turn, Mapping):
-        raise ChatError(f"This saved chat is damaged ({where}).")
+        raise _damaged(where)
     words = {key: turn.get(key, "") for key in ("text", "answer")}
     attempt = turn.get("attempt", 0)
     if not all(isinstance(word, str) for word in words.values()) or type(attempt) is not int or attempt < 0:
-        raise ChatError(f"This saved chat is damaged ({where}: its words).")
+        raise _damaged(f"{where}: its words")
     ensure_text(words["text"], session.limits)
     ensure_text(words["answer"], replace(session.limits, max_text_chars=MAX_ANSWER))
     files = {key: _unpacked(turn.get(key, []), f"{where}, {key}", session) for key in ("images", "audios")}
@@ -102,7 +104,7 @@ def _exchange(turn: Any, where: str, session: ChatSession, before: Sequence[Exch
 
 def _boxes(rows: Any, where: str, pictures: int) -> list[Box]:
     """Boxes of `[x1, y1, x2, y2, width, height, picture]`."""
-    damaged = ChatError(f"This saved chat is damaged ({where}: its boxes).")
+    damaged = _damaged(f"{where}: its boxes")
     if not isinstance(rows, list) or len(rows) > MAX_BOXES:
         raise damaged
     found = []
@@ -122,18 +124,19 @@ def _boxes(rows: Any, where: str, pictures: int) -> list[Box]:
 
 def _unpacked(files: Any, where: str, session: ChatSession) -> list[Media]:
     if not isinstance(files, list):
-        raise ChatError(f"This saved chat is damaged ({where}).")
+        raise _damaged(where)
     found = []
     for file in files:
         name, data = (file.get(key) for key in ("name", "data")) if isinstance(file, Mapping) else (None, None)
         if not isinstance(name, str) or not isinstance(data, str):
-            raise ChatError(f"This saved chat is damaged ({where}).")
+            raise _damaged(where)
         try:
             content = base64.b64decode(data, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise ChatError(f"This saved chat is damaged ({where}: a file is not base64).") from error
+            raise _damaged(f"{where}: a file is not base64") from error
         if len(content) > session.limits.max_file_mb * 2**20:
-            raise ChatError(f"A file of this saved chat is larger than {session.limits.max_file_mb:g} MB ({where}).")
+            most = f"{session.limits.max_file_mb:g}"
+            raise ChatError(f"A file of this saved chat is larger than {most} MB ({where}).", "large_inside", most=most)
         found.append(Media(data=content, name=name.replace("\\", "/").rpartition("/")[2][-80:] or "file"))
     return found
 
@@ -142,15 +145,21 @@ def _decoding(values: Any) -> Decoding:
     kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
     known = {field.name: kinds[str(field.type)] for field in fields(Decoding)}
     if not isinstance(values, Mapping) or not set(values) <= set(known):
-        raise ChatError("This saved chat is damaged (decoding).")
+        raise _damaged("decoding")
     for name, value in values.items():
         if type(value) not in known[name]:
-            raise ChatError(f"This saved chat is damaged (decoding: {name} is {value!r}).")
+            raise _damaged(f"decoding: {name} is {value!r}")
     decoding = Decoding(**values)
     try:
         check_decoding(decoding)
     except ConfigError as error:
-        raise ChatError(f"This saved chat cannot go on as it was: {error}.") from error
+        told = f"This saved chat cannot go on as it was: {error}."
+        raise ChatError(told, "bad_settings", detail=str(error)) from error
     if not 1 <= decoding.num_beams <= MAX_BEAMS:
-        raise ChatError(f"This saved chat asks for {decoding.num_beams} beams; at most {MAX_BEAMS} are searched.")
+        told = f"This saved chat asks for {decoding.num_beams} beams; at most {MAX_BEAMS} are searched."
+        raise ChatError(told, "many_beams", n=decoding.num_beams, most=MAX_BEAMS)
     return decoding
+
+
+def _damaged(where: str) -> ChatError:
+    return ChatError(f"This saved chat is damaged ({where}).", "damaged", where=where)

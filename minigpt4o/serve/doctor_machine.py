@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -66,7 +67,7 @@ def _driver() -> str:
 
 def memory() -> Iterator[Check]:
     """Main and shared memory."""
-    free = _available()
+    free = available_memory()
     state, mend = ("warn", "close other programs, or choose smaller batches") if free < MEMORY_WARN else ("ok", "")
     yield Check("memory", state, f"{free / GIB:.1f} GiB free", mend)  # type: ignore[arg-type]
     shared = Path("/dev/shm")
@@ -77,7 +78,7 @@ def memory() -> Iterator[Check]:
             yield Check("shared memory", "warn", told, "run.num_workers=0, or start the container with --shm-size=8g")
 
 
-def _available() -> int:
+def available_memory() -> int:
     """Bytes that can still be taken, by the kernel's count and the limit of a container."""
     free = 0
     for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else []:
@@ -148,8 +149,9 @@ def ports(wanted: Sequence[int]) -> Iterator[Check]:
 
 def environment() -> Iterator[Check]:
     """Variables that change what happens. What is secret is only said to be there."""
-    told = [f"{name}={os.environ[name]}" for name in SHOWN if os.environ.get(name)]
+    told = [f"{name}={_without_password(os.environ[name])}" for name in SHOWN if os.environ.get(name)]
     told += [f"{name} is set" for name in TOKENS if os.environ.get(name)]
+    told += [f"{use} is kept in {file}" for use, file in _token_files() if file.expanduser().is_file()]
     yield Check("environment", "ok", ", ".join(told) or "nothing that matters is set")
     lost = [word for word in os.environ.get(ENV, "").split(os.pathsep) if word and not Path(word).expanduser().is_dir()]
     if lost:
@@ -157,6 +159,17 @@ def environment() -> Iterator[Check]:
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         told_slow = "PYTHONDONTWRITEBYTECODE is set: every start compiles torch and transformers anew"
         yield Check("bytecode", "warn", told_slow, "unset PYTHONDONTWRITEBYTECODE")
+
+
+def _without_password(value: str) -> str:
+    """Of an address: nothing between // and @ is shown."""
+    return re.sub(r"(?<=//)[^/@]*@", "...@", value)
+
+
+def _token_files() -> list[tuple[str, Path]]:
+    """Where logins of the hub and of wandb are kept by their own programs."""
+    hub = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    return [("a login of the hub", Path(hub, "token")), ("a login (wandb)", Path("~/.netrc"))]
 
 
 def weights() -> Iterator[Check]:

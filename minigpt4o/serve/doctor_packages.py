@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ EXTRAS = {
     "ja": "Japanese words in metrics (characters are used)",
     "test": "the tests",
 }
+TORCH_BUILDS = ("torch", "torchvision", "torchaudio")
+COMPILED = (*TORCH_BUILDS, "numpy", "PIL.Image", "soundfile", "tokenizers", "safetensors.torch", "sentencepiece")
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 
 
@@ -52,6 +55,33 @@ def installed() -> Iterator[Check]:
         more = f" and {len(apart) - 6} more" if len(apart) > 6 else ""
         told = f"other versions than were tested together: {', '.join(apart[:6])}{more}"
         yield Check("tested", "warn", told, f"pip install -c {CONSTRAINTS.name} -e '.[all]'")
+
+
+def loads() -> Iterator[Check]:
+    """Packages with compiled parts: builds that do not belong together have right versions and yet cannot be loaded."""
+    broken = []
+    for name in COMPILED:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001  whatever a broken build raises
+            broken.append(name)
+            told = f"{name} is installed, but cannot be loaded: {type(error).__name__}: {_first_line(error)}"
+            yield Check(f"load {name}", "bad", told, _together(name))
+    if not broken:
+        yield Check("load", "ok", f"{', '.join(COMPILED)} can be loaded")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")[:300]
+
+
+def _together(name: str) -> str:
+    """The mend: torch and what is built upon it come from one index, at versions that belong together."""
+    if name not in TORCH_BUILDS:
+        return f"pip install --force-reinstall --no-deps {name}"
+    wanted = {line.split(">=")[0]: line for line in _required() if "extra" not in line}
+    lines = " ".join(f"'{wanted.get(build, build)}'" for build in TORCH_BUILDS)
+    return f"install these together, from one index, so that their CUDA is the same: pip install -U {lines}"
 
 
 def extras() -> Iterator[Check]:

@@ -28,16 +28,18 @@ from minigpt4o.conversation.sample import Sample, Turn
 from minigpt4o.models.answer import Answer
 from minigpt4o.models.generate import check_decoding, ends_of, token_limit
 from minigpt4o.models.generation_choice import Row
+from minigpt4o.serve.engine_boxes import Returning
 from minigpt4o.serve.engine_jobs import Answering, EngineStats, Job
 from minigpt4o.serve.engine_media import MediaCache
 from minigpt4o.serve.engine_prompts import Prompt, PromptMaker
 from minigpt4o.serve.engine_queue import Queue
 from minigpt4o.serve.engine_reuse import KeptCaches
+from minigpt4o.serve.engine_sizes import EngineSizes
 from minigpt4o.serve.engine_worker import Worker
 from minigpt4o.serve.fingerprint import quick_fingerprint
 from minigpt4o.serve.limits import ChatError, EngineBusy, explain
 
-__all__ = ["Answering", "Engine", "EngineBusy", "EngineStats"]
+__all__ = ["Answering", "Engine", "EngineBusy", "EngineSizes", "EngineStats"]
 
 log = logging.getLogger(__name__)
 _RUNNING: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -53,30 +55,17 @@ def _close_all() -> None:
 class Engine:
     """Answers samples in a thread of its own, which owns the model and begins with the first request.
 
-    `max_batch`: answers that are generated together; `max_waiting`: requests that may wait beside them;
-    `media_cache_mb`: features of pictures and sounds that are kept, by content; `reuse_mb`: keys and values of the
-    last turns of sessions that are kept. `encoder` must be the one the model's chats use.
+    `encoder` must be the one the model's chats use; `sizes` are those of `EngineSizes`, by name.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        encoder: SampleEncoder,
-        *,
-        max_batch: int = 16,
-        max_waiting: int = 64,
-        media_cache_mb: int = 256,
-        reuse_mb: int = 512,
-    ) -> None:
-        for name, value, least in (("max_batch", max_batch, 1), ("max_waiting", max_waiting, 1)):
-            if value < least:
-                raise ConfigError(f"{name} is {value}; it must be {least} or more")
+    def __init__(self, model: Any, encoder: SampleEncoder, **sizes: int) -> None:
         self.model, self.encoder = model, encoder
-        self._media = MediaCache(media_cache_mb * 2**20)
-        self._kept = KeptCaches(reuse_mb * 2**20)
-        self._queue = Queue(max_waiting)
+        self.sizes = EngineSizes(**sizes)
+        self._media = MediaCache(self.sizes.media_cache_mb * 2**20)
+        self._kept = KeptCaches(self.sizes.reuse_mb * 2**20)
+        self._queue = Queue(self.sizes.max_waiting)
         self._prompts = PromptMaker(encoder, self._media)
-        self._worker = Worker(model, self._queue, self._media, self._kept, max_batch)
+        self._worker = Worker(model, self._queue, self._media, self._kept, self.sizes.max_batch)
         self._fingerprint: str | None = None
         self._reading: Any = None  # a tokenizer for the engine's thread alone
         self._thread: threading.Thread | None = None
@@ -84,7 +73,8 @@ class Engine:
         weakref.finalize(self, self._queue.close)  # whoever drops an engine ends its thread
 
     def submit(self, sample: Sample, decoding: Decoding, *, stop: Sequence[str] = (), session: str = "") -> Answering:
-        """Begin to answer a sample; a final assistant turn of it is left out.
+        """Begin to answer a sample; a final assistant turn of it is left out. Boxes, those of the answer too, are in
+        the frame of the pictures as they were sent, whatever a processor crops or pads.
 
         `stop`: strings that end the answer beside those of the template. `session`: whose conversation it is; if it
         begins as the session's last one did, with its answer, that part is not computed again. Random draws come
@@ -95,10 +85,10 @@ class Engine:
         try:
             check_decoding(decoding)
         except ConfigError as error:
-            raise ChatError(f"This cannot be generated: {error}.") from error
+            raise ChatError(f"This cannot be generated: {error}.", "bad_settings", detail=str(error)) from error
         self._queue.reserve()
         try:
-            job = Job(self._prompt(sample), session, started)
+            job = self._job(sample, session, started)
             job.row = self._row(job, decoding, stop)
         except BaseException:
             self._queue.release()
@@ -149,21 +139,31 @@ class Engine:
 
     # ---- a request ----
 
+    def _job(self, sample: Sample, session: str, started: float) -> Job:
+        prompt = self._prompt(sample)
+        boxes = Returning(prompt.frame) if prompt.frame is not None and not prompt.frame.whole else None
+        return Job(prompt, session, started, boxes)
+
     def _prompt(self, sample: Sample) -> Prompt:
         try:
             prompt = self._prompts.make(sample)
         except SkipSample as problem:
-            raise ChatError(explain(problem)) from problem
+            raise explain(problem) from problem
         except ChatError:
             raise
         except Exception as error:
             log.exception("a request could not be read")
-            raise ChatError("This message could not be read; the reason is in the log of the server.") from error
+            told = "This message could not be read; the reason is in the log of the server."
+            raise ChatError(told, "unread") from error
         limits = [limit for limit in (self._prompts.positions, self.model.llm.max_positions) if limit]
         if limits and len(prompt.ids) > min(limits):
             raise ChatError(
                 f"This is too long: it takes {len(prompt.ids)} places ({prompt.media_tokens} of them for pictures and"
-                f" sounds), and the model has {min(limits)}. Please shorten it or send fewer files."
+                f" sounds), and the model has {min(limits)}. Please shorten it or send fewer files.",
+                "long_prompt",
+                n=len(prompt.ids),
+                media=prompt.media_tokens,
+                most=min(limits),
             )
         return prompt
 

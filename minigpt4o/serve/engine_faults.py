@@ -18,11 +18,12 @@ def told(error: BaseException) -> ChatError:
     if isinstance(error, ChatError):
         return error
     if isinstance(error, SkipSample):
-        found = ChatError(explain(error))
+        found = explain(error)
     elif is_memory(error):
-        found = ChatError("There is not enough memory for this answer; please start a new chat or send less.")
+        short = "There is not enough memory for this answer; please start a new chat or send less."
+        found = ChatError(short, "no_memory")
     else:
-        found = ChatError("The answer could not be generated; the reason is in the log of the server.")
+        found = ChatError("The answer could not be generated; the reason is in the log of the server.", "failed")
     found.__cause__ = error
     return found
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from minigpt4o.models.generation_choice import Row
+from minigpt4o.serve.engine_boxes import Returning
 from minigpt4o.serve.engine_prompts import Prompt
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,11 @@ class Job:
     prompt: Prompt
     session: str
     started: float  # of time.monotonic
+    boxes: Returning | None = None  # moves the answer's boxes, where the frame of their picture was changed
     row: Row = field(init=False)
     alone: bool = False  # it was in a batch that failed: nobody else shall share its first step
+    short: bool = False  # memory was short for it, and it was given another try
+    counted: bool = False  # its prompt is in the sums
     cancelled: bool = False
     reused: int = 0
     first_token_s: float | None = None
@@ -59,6 +63,12 @@ class Job:
 
     def say(self, piece: str) -> None:
         """More of the answer."""
+        if self.boxes is not None:
+            piece = self.boxes.more(piece)
+        if piece:
+            self._add(piece)
+
+    def _add(self, piece: str) -> None:
         with self.changed:
             self.pieces.append(piece)
             self.changed.notify_all()
@@ -69,6 +79,8 @@ class Job:
         with self.changed:
             if self.ended:
                 return
+            if self.boxes is not None and (rest := self.boxes.rest()):
+                self.pieces.append(rest)
             self.reason, self.error = reason, error
             self.prompt.media = {}  # whoever keeps the answer does not keep the features
             self.seconds = time.monotonic() - self.started
@@ -193,11 +205,6 @@ class Answering:
     def lost_seconds(self) -> list[float]:
         """Of each sound of the prompt, how many seconds the model does not hear because it is too long."""
         return self._job.prompt.lost
-
-    @property
-    def geometries(self) -> list[Any]:
-        """How the processor changed the frame of each picture, where boxes of the answer are meant in that frame."""
-        return self._job.prompt.geometries
 
 
 def _cancel(job: Job, wake: Callable[[], None]) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from minigpt4o.conversation.batch import SLOTS
 from minigpt4o.conversation.encode import SampleEncoder
+from minigpt4o.conversation.objects import Geometry
 from minigpt4o.conversation.sample import Media, Sample
 from minigpt4o.serve.engine_media import MediaCache, Medium
 
@@ -27,7 +28,7 @@ class Prompt:
     ids: list[int]  # T; a slot where a feature stands
     identities: list[int]  # T; equal numbers stand for equal embeddings
     media: dict[str, list[Medium]]  # kind -> in row order
-    geometries: list[Any] = field(default_factory=list)  # of the pictures, if their frames were changed
+    frame: Geometry | None = None  # of the picture that the answer's boxes lie in; None: it is shown whole
     lost: list[float] = field(default_factory=list)  # of each sound: seconds that the model does not hear
 
     @property
@@ -81,7 +82,7 @@ class PromptMaker:
             example = encoder.prompt(sample, random.Random(0))
         ids = example.input_ids.tolist()
         lost = [medium.lost for medium in found.get("audio", [])]
-        return Prompt(example.sample, ids, self._identities(ids, found), found, example.geometries, lost)
+        return Prompt(example.sample, ids, self._identities(ids, found), found, example.frame, lost)
 
     def _open(self, kind: str, media: Media) -> Medium:
         return self.cache.open(kind, media, self.encoder.processors[kind])

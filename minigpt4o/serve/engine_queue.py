@@ -36,9 +36,10 @@ class Queue:
         """A place for a request that is about to come. Raises EngineBusy, or ChatError after the end."""
         with self._changed:
             if self.closed:
-                raise ChatError("The model is being closed; please come back later.")
+                raise ChatError("The model is being closed; please come back later.", "closing")
             if len(self) >= self.size:
-                raise EngineBusy(f"{len(self)} requests wait already; please try again in a moment.")
+                told = f"{len(self)} requests wait already; please try again in a moment."
+                raise EngineBusy(told, "busy", n=len(self))
             self._coming += 1
 
     def release(self) -> None:
@@ -84,7 +85,7 @@ class Queue:
             for job in self._waiting:
                 beams = job.row.decoding.num_beams > 1
                 full = len(turn.rows) + len(turn.searched) >= room
-                if job.cancelled:
+                if job.cancelled or job.ended:
                     turn.cancelled.append(job)
                 elif full or (beams and (not search or turn.searched)):
                     left.append(job)

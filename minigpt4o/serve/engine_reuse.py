@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 from minigpt4o.models import generation_cache as caches
+
+log = logging.getLogger(__name__)
 
 
 class KeptCaches:
@@ -41,9 +44,13 @@ class KeptCaches:
         if known is None:
             return None
         same = min(_same(known, identities), len(identities) - 1)
-        if same < 1 or not caches.can_rewind(cache, same):
+        try:
+            if same < 1 or not caches.can_rewind(cache, same):
+                return None
+            caches.rewind(cache, same)
+        except Exception:  # nothing but time is lost
+            log.exception("the cache of a session could not be taken up")
             return None
-        caches.rewind(cache, same)
         return cache, same
 
     def forget(self, session: str) -> None:

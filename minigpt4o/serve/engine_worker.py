@@ -53,7 +53,7 @@ class Worker:
             with torch.no_grad(), self.model.autocast():
                 self.turn()
         for job in [*self.jobs.values(), *self.queue.empty()]:
-            job.end("cancelled")
+            self._end(job)
         self.groups, self.jobs = [], {}
 
     def turn(self) -> None:
@@ -79,10 +79,13 @@ class Worker:
         for job in turn.cancelled:
             self._end(job)
         start = time.monotonic()
-        self._begin(turn.rows)
-        self.pace.read(len(turn.rows), time.monotonic() - start)
-        if turn.searched:
-            self._search(turn.searched)
+        try:
+            self._begin(turn.rows)
+            self.pace.read(len(turn.rows), time.monotonic() - start)
+            if turn.searched:
+                self._search(turn.searched)
+        except Exception as error:  # noqa: BLE001  they wait nowhere any more: nobody else would tell them
+            self._fail([job for job in [*turn.rows, *turn.searched] if job.row not in self.jobs], error)
 
     def _begin(self, jobs: Sequence[Job]) -> None:
         """Let the model read the prompts."""
@@ -118,7 +121,7 @@ class Worker:
             tokens = rows.step()
         except Exception as error:  # noqa: BLE001  told to whom it concerns
             if len(jobs) == 1 and begin is begin_fresh:
-                self._fail(jobs, error)
+                self._fail_or_again(jobs[0], error)
                 return
             log.warning("a batch of %d prompts failed; each is tried alone\n%s", len(jobs), trace(error))
             self._free(error)
@@ -137,16 +140,20 @@ class Worker:
         self._unite()
 
     def _count_prompt(self, job: Job) -> None:
-        if not job.alone:  # else it was counted before it began again
+        if not job.counted:  # else it has begun again
             self.counts["prompt_tokens"] += len(job.prompt.ids) - job.prompt.media_tokens
             self.counts["reused_tokens"] += job.reused
-        job.alone = False
+        job.counted, job.alone = True, False
 
     def _unite(self) -> None:
         """Put side by side what can be."""
         together = [group for group in self.groups if group.joinable]
         for group in together[1:]:
-            together[0].join(group)
+            try:
+                together[0].join(group)
+            except Exception as error:  # noqa: BLE001  told in the log; their rows begin again
+                self._again([*self._dissolved(together[0]), *self._dissolved(group)], error)
+                return
             self.groups.remove(group)
 
     # ---- going on ----
@@ -186,8 +193,11 @@ class Worker:
         if not going:
             self.groups.remove(group)
         elif len(going) < len(group):
-            group.keep(going)
-            group.trim()
+            try:
+                group.keep(going)
+                group.trim()
+            except Exception as error:  # noqa: BLE001  told in the log; their rows begin again
+                self._again(self._dissolved(group), error)
 
     def _keep(self, group: Rows, place: int, job: Job) -> None:
         """Keep the keys and values of a row that leaves, for the next turn of its session."""
@@ -206,7 +216,7 @@ class Worker:
         self.room = min(self.room + 1, self.max_batch)
         if job.ended:
             return
-        answered = job.row.done and not (job.cancelled and job in self.searched)
+        answered = job.row.done and not (job in self.searched and (job.cancelled or self.queue.closed))
         self.counts["answered" if answered else "cancelled"] += 1
         self.counts["answer_tokens"] += len(job.row.answer.ids)
         job.end(("length" if job.row.cut else "stop") if answered else "cancelled")
@@ -215,15 +225,31 @@ class Worker:
 
     def _scatter(self, group: Rows, error: Exception) -> None:
         """A step failed: its rows begin again where they were, each alone, so that only the one to blame fails."""
-        self.groups.remove(group)
-        jobs = [self.jobs.pop(row) for row in group.rows]
+        jobs = self._dissolved(group)
         if len(jobs) == 1:
-            self._fail(jobs, error)
-            return
-        log.warning("a step of %d answers failed; each goes on alone\n%s", len(jobs), trace(error))
+            self._fail_or_again(jobs[0], error)
+        else:
+            self._again(jobs, error)
+
+    def _dissolved(self, group: Rows) -> list[Job]:
+        """The jobs of a group that is no more; what it holds is let go, whoever still knows it."""
+        self.groups.remove(group)
+        group.cache = None
+        return [self.jobs.pop(row) for row in group.rows if row in self.jobs]
+
+    def _fail_or_again(self, job: Job, error: Exception) -> None:
+        """The one to blame is told; where memory was short, it may try once more when there is room."""
+        if is_memory(error) and not job.short:
+            job.short = True
+            self._again([job], error)
+        else:
+            self._fail([job], error)
+
+    def _again(self, jobs: Sequence[Job], error: Exception) -> None:
+        """Have jobs begin again where they were, each alone, and fewer together where memory was short."""
+        log.warning("%d answers begin again where they were, each alone\n%s", len(jobs), trace(error))
         if is_memory(error):
-            self.room = max(1, len(jobs) // 2)
-        group.cache = None  # whoever still holds the group
+            self.room = max(1, (self.running + len(jobs)) // 2)
         self._free(error)
         for job in jobs:
             job.alone = True

@@ -29,13 +29,16 @@ POLICY = "; ".join(
         "base-uri 'self'",
     ]
 )
+FILE_POLICY = (
+    "default-src 'none'; sandbox"  # of a file that is opened by its own address: it shows nothing, runs nothing
+)
 HEADERS = (
-    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
 MAX_JSON_BYTES = 2 * 2**20  # of a request that is no upload
 _UPLOAD = "/gradio_api/upload"
+_FILE = "/gradio_api/file"
 
 
 class Guard:
@@ -50,12 +53,18 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
+        policy = FILE_POLICY if scope["path"].startswith(_FILE) else POLICY
+        ours = ((b"content-security-policy", policy.encode()), *HEADERS)
+
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in dict(HEADERS)]
-                message["headers"] = [*kept, *HEADERS]
+                kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in dict(ours)]
+                message["headers"] = [*kept, *ours]
             await send(message)
 
+        if "://" in scope["path"]:  # gradio would fetch it and hand it on
+            await _refuse(send_guarded, 400, "Addresses are not fetched.")
+            return
         if scope["method"] == "POST" and not scope["path"].rstrip("/").endswith(_UPLOAD):
             body = await self._body(receive)
             if body is None:

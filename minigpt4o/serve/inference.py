@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.registry import Part, registry
 from minigpt4o.conversation.batch import Decoding
 from minigpt4o.conversation.opening import open_encoder
+from minigpt4o.models.generate import check_decoding
 from minigpt4o.serve.chat import ChatSession, context_of
+from minigpt4o.serve.engine import Engine, EngineSizes
 from minigpt4o.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -31,13 +33,23 @@ def chat_config(settings: Settings) -> Any:
     """
     kind = registry.get("runner", "chat").Config
     if settings.run.name == "chat":
-        return kind(**settings.run.values)
+        return _usable(kind(**settings.run.values))
     values: dict[str, Any] = dict(DEMO_V2 if settings.model.values.get("template") == "minigpt_v2" else DEMO)
     for field in PROCESSOR_FIELDS.values():
         values[field] = _processor_of_data(settings, field)
     if settings.model.values.get("encoders", {}).get("image") and values["vis_processor"] is None:
         values["vis_processor"] = Part("processor", "blip2_image_eval")  # its size is the encoder's, see open_chat
-    return kind(**values, device=settings.run.values.get("device", "auto"))
+    return _usable(kind(**values, device=settings.run.values.get("device", "auto")))
+
+
+def _usable(config: Any) -> Any:
+    """The config itself. Raises ConfigError, before a model is loaded, for what could answer nothing."""
+    try:
+        _pick(EngineSizes, config)
+        check_decoding(_pick(Decoding, config))
+    except ConfigError as error:
+        raise ConfigError(f"run: {error}") from error
+    return config
 
 
 def _processor_of_data(settings: Settings, field: str) -> Part | None:
@@ -78,6 +90,7 @@ def open_chat(model: Any, config: Any) -> ChatSession:
     return ChatSession(
         model,
         encoder,
+        engine=Engine(model, encoder, **asdict(_pick(EngineSizes, config))),
         decoding=_pick(Decoding, config),
         limits=_pick(Limits, config),
         context=context,
@@ -104,5 +117,5 @@ def _image_processor(chosen: Part, model: Any) -> Any:
 
 
 def _pick(kind: type, config: Any) -> Any:
-    """A `Decoding` or `Limits` from the fields of the same names."""
+    """A `Decoding`, `Limits` or `EngineSizes` from the fields of the same names."""
     return kind(**{field.name: getattr(config, field.name) for field in fields(kind)})

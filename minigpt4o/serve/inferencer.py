@@ -12,6 +12,7 @@ from minigpt4o.common.source import nearest
 from minigpt4o.common.weight_files import ENV
 from minigpt4o.conversation.batch import Decoding
 from minigpt4o.conversation.boxes import BoxError, parse_boxes, to_pixels
+from minigpt4o.conversation.objects import in_original_frame
 from minigpt4o.serve.decoding import decoding_of
 from minigpt4o.serve.opening import Source, build, image_processors, is_path, source_of_family, source_of_path
 from minigpt4o.serve.pictures import VisProcessor, size_of
@@ -166,14 +167,14 @@ class Inferencer:
     def _answer(
         self, pictures: list[Any], asked: list[tuple[str, str]], decoding: Decoding, start: int
     ) -> list[dict[str, Any]]:
-        rows = [
-            Row(text, (self.processor(picture),), where=f"picture {start + i}")
-            for i, (picture, (_, text)) in enumerate(zip(pictures, asked, strict=True))
-        ]
+        rows = []
+        for i, (picture, (_, text)) in enumerate(zip(pictures, asked, strict=True)):
+            shown, frame = self.processor.open(picture)
+            rows.append(Row(text, (shown,), where=f"picture {start + i}", geometries=(frame,)))
         answers = self.model.answer(rows, decoding)
         return [
-            self._result(question, answer, picture)
-            for (question, _), answer, picture in zip(asked, answers, pictures, strict=True)
+            self._result(question, in_original_frame(answer, row.geometries[0]), picture)
+            for (question, _), answer, row, picture in zip(asked, answers, rows, pictures, strict=True)
         ]
 
     def _result(self, question: str, answer: str, picture: Any) -> dict[str, Any]:

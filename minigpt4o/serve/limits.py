@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigpt4o.common.errors import Minigpt4oError, SkipSample
@@ -16,12 +16,33 @@ AUDIO_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3")
 
 
 class ChatError(Minigpt4oError):
-    """Something the person in the chat can mend; the text is meant for them and names no path of the server."""
+    """Something the person in the chat can mend; the text is meant for them and names no path of the server.
+
+    `kind` and `values` say the same without words: a page tells it in its own language by them.
+    """
+
+    def __init__(self, text: str, kind: str = "", **values: object) -> None:
+        super().__init__(text)
+        self.kind, self.values = kind, values
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence beside an answer; `kind` and `values` as those of ChatError."""
+
+    text: str
+    kind: str = ""
+    values: Mapping[str, object] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class EngineBusy(ChatError):
     """Too many requests wait already; the same request may be taken a little later."""
 
+
+_BOMB = (2**31, 2**31)  # what Pillow does not even open
 
 _REASONS: Mapping[str, str] = {
     "unreadable_image": "The picture cannot be read",
@@ -40,9 +61,10 @@ _REASONS: Mapping[str, str] = {
 }
 
 
-def explain(problem: SkipSample) -> str:
-    """A sentence for the person in the chat."""
-    return f"{_REASONS.get(problem.reason, 'This cannot be used')} ({problem.detail})."
+def explain(problem: SkipSample) -> ChatError:
+    """What cannot be used, for the person in the chat."""
+    what = _REASONS.get(problem.reason, "This cannot be used")
+    return ChatError(f"{what} ({problem.detail}).", problem.reason, detail=problem.detail)
 
 
 @dataclass(frozen=True)
@@ -60,21 +82,30 @@ class Limits:
 def ensure_text(text: str, limits: Limits) -> None:
     """Raises ChatError if the text is too long or is no text."""
     if len(text) > limits.max_text_chars:
-        raise ChatError(f"This text has {len(text)} characters; please keep it under {limits.max_text_chars}.")
+        raise ChatError(
+            f"This text has {len(text)} characters; please keep it to {limits.max_text_chars}.",
+            "long_text",
+            n=len(text),
+            most=limits.max_text_chars,
+        )
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ChatError("This text holds characters that are broken; please type it again.") from error
+        raise ChatError("This text holds characters that are broken; please type it again.", "broken_text") from error
 
 
 def ensure_count(new: int, already: int, limits: Limits) -> None:
     """Raises ChatError if a message, or the conversation with it, has too many files."""
     if new > limits.max_files:
-        raise ChatError(f"These are {new} files; please send at most {limits.max_files} at a time.")
+        told = f"These are {new} files; please send at most {limits.max_files} at a time."
+        raise ChatError(told, "many_files", n=new, most=limits.max_files)
     if new + already > limits.max_chat_files:
         raise ChatError(
             f"This chat would then hold {new + already} files and may hold {limits.max_chat_files};"
-            " please start a new chat."
+            " please start a new chat.",
+            "full_chat",
+            n=new + already,
+            most=limits.max_chat_files,
         )
 
 
@@ -84,13 +115,15 @@ def read_media(path: str | Path, limits: Limits) -> tuple[MediaKind, Media]:
     name = file.name[-80:]
     try:
         if not file.is_file():
-            raise ChatError(f"{name}: there is no such file.")
+            raise ChatError(f"{name}: there is no such file.", "no_file", name=name)
         size = file.stat().st_size
         if size > limits.max_file_mb * 2**20:
-            raise ChatError(f"{name} has {size / 2**20:.1f} MB; please keep files under {limits.max_file_mb:g} MB.")
+            mb, most = f"{size / 2**20:.1f}", f"{limits.max_file_mb:g}"
+            told = f"{name} has {mb} MB; please keep files under {most} MB."
+            raise ChatError(told, "large_file", name=name, n=mb, most=most)
         media = Media(data=file.read_bytes(), name=name)
     except OSError as error:
-        raise ChatError(f"{name} cannot be read: {error.strerror}.") from error
+        raise ChatError(f"{name} cannot be read: {error.strerror}.", "lost_file", name=name) from error
     return ensure_medium(media, limits), media
 
 
@@ -105,22 +138,35 @@ def ensure_medium(media: Media, limits: Limits) -> MediaKind:
     """What a file in memory is, by its content. Raises ChatError if it is neither, or larger than allowed."""
     data = media.data if media.data is not None else media.read()
     if not data:
-        raise ChatError(f"{media} is empty.")
+        raise ChatError(f"{media} is empty.", "empty_file", name=str(media))
     size = _image_size(data)
     if size is not None:
+        most = f"{limits.max_image_pixels / 1e6:g}"
+        if size == _BOMB:
+            told = f"{media} has far too many pixels; please keep pictures under {most} million pixels."
+            raise ChatError(told, "bomb", name=str(media), most=most)
         if size[0] * size[1] > limits.max_image_pixels:
             raise ChatError(
-                f"{media} has {size[0]} x {size[1]} pixels; please keep pictures under"
-                f" {limits.max_image_pixels / 1e6:g} million pixels."
+                f"{media} has {size[0]} x {size[1]} pixels; please keep pictures under {most} million pixels.",
+                "many_pixels",
+                name=str(media),
+                width=size[0],
+                height=size[1],
+                most=most,
             )
         return "image"
     seconds = _audio_seconds(data)
     if seconds is None:
         kinds = ", ".join([*IMAGE_FORMATS, "WAV", "FLAC", "OGG", "MP3"])
-        raise ChatError(f"{media} is no picture or sound that can be read ({kinds}).")
+        told = f"{media} is no picture or sound that can be read ({kinds})."
+        raise ChatError(told, "no_medium", name=str(media), kinds=kinds)
     if seconds > limits.max_audio_seconds:
         raise ChatError(
-            f"{media} lasts {seconds:.0f} seconds; please keep sounds under {limits.max_audio_seconds:g} seconds."
+            f"{media} lasts {seconds:.0f} seconds; please keep sounds under {limits.max_audio_seconds:g} seconds.",
+            "long_sound",
+            name=str(media),
+            n=f"{seconds:.0f}",
+            most=f"{limits.max_audio_seconds:g}",
         )
     return "audio"
 
@@ -137,7 +183,7 @@ def _image_size(data: bytes) -> tuple[int, int] | None:
             with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
                 return image.size
     except Image.DecompressionBombError:
-        return (2**31, 2**31)
+        return _BOMB
     except (OSError, ValueError, SyntaxError):  # what Pillow raises for what is no picture, or a broken one
         return None
 

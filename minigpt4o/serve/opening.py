@@ -11,16 +11,19 @@ from typing import Any
 
 from minigpt4o.common.config import Settings, load_settings
 from minigpt4o.common.errors import ConfigError
+from minigpt4o.common.files import CHECKPOINTS, find_checkpoint
 from minigpt4o.common.layers import lay_options, read_options
 from minigpt4o.common.loading import Loading
 from minigpt4o.common.problems import Place, Problems
 from minigpt4o.common.registry import Part, registry
 from minigpt4o.common.yaml_places import from_plain
-from minigpt4o.runners.hosts import tell_other_hosts
 from minigpt4o.serve.supply import supplied
 from minigpt4o.serve.zoo import Family, family_of
 
 log = logging.getLogger(__name__)
+
+RUN_CONFIG = "config.yaml"  # of a run, as it was resolved; its model.ckpt is what the run began with
+POINTERS = ("best", "last")  # files of a run that name one of its checkpoints
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,20 @@ def source_of_family(family: Family, checkpoint: str | None, options: Sequence[s
 
 
 def source_of_path(path: str | Path, checkpoint: str | None, options: Sequence[str], profile: str) -> Source:
-    """A YAML file, or a checkpoint, run or job folder of ours (its config.yaml, its newest checkpoint)."""
+    """A YAML file, or what a run of ours left: its folder, its job's, a step's, its config.yaml, `best` or `last`.
+
+    What a run left is opened with its newest checkpoint (or the one named), not with the one that it began with.
+    """
     place = Path(path).expanduser()
-    if place.is_file():
+    if place.name == RUN_CONFIG and checkpoint is None and (place.parent / CHECKPOINTS).is_dir():
+        place = place.parent
+    if place.is_file() and place.name not in POINTERS:
         more = [] if checkpoint is None else [f"model.ckpt={checkpoint}"]
         return Source(load_settings(place, [*more, *with_profile(options, profile)]))
-    from minigpt4o.models.weights import resolve_checkpoint
-
-    step = resolve_checkpoint(place)
-    config = next((f for f in (p / "config.yaml" for p in (step, *step.parents[:3])) if f.is_file()), None)
+    step = find_checkpoint(place)
+    config = next((f for f in (p / RUN_CONFIG for p in (step, *step.parents[:3])) if f.is_file()), None)
     if config is None:
-        raise ConfigError(f"{place}: no config.yaml beside the checkpoint {step}; name the YAML of its run instead")
+        raise ConfigError(f"{place}: no {RUN_CONFIG} beside the checkpoint {step}; name the YAML of its run instead")
     chosen = str(step) if checkpoint is None else checkpoint
     return Source(load_settings(config, [f"model.ckpt={chosen}", *with_profile(options, profile)]))
 
@@ -90,6 +96,8 @@ def settings_of(tree: Mapping[str, Any], label: str, options: Sequence[str]) -> 
 
 def build(source: Source, device: Any = None, weights: str | Path | None = None) -> Any:
     """The model on its device in eval mode. Raises ConfigError naming all missing weight files before it builds."""
+    from minigpt4o.runners.hosts import tell_other_hosts
+
     place = device_of(str(device or "auto"))
     chosen = supplied(source.settings.model, weights, source.checkpoints, source.origin)
     values = dict(chosen.values)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.common.registry import Part, registry
+from minigpt4o.conversation.objects import Geometry
 from minigpt4o.conversation.sample import Media
 from minigpt4o.processors.image import open_image
 
@@ -33,12 +34,20 @@ class VisProcessor:
 
     def __call__(self, picture: Any) -> Tensor:
         """(3, S, S) float32; a tensor stays as it is. Raises DataError if this is no picture that can be read."""
+        return self.open(picture)[0]
+
+    def open(self, picture: Any) -> tuple[Tensor, Geometry | None]:
+        """The same, and how the frame of the picture was changed; None where the whole of it is shown."""
         if isinstance(picture, Tensor):
-            return picture
+            return picture, None
+        look, rng = getattr(self.processor, "open", None), random.Random(0)
         try:
-            return self.processor(as_media(picture), random.Random(0))
+            if look is None:
+                return self.processor(as_media(picture), rng), None
+            shown, geometry = look(as_media(picture), rng)
         except SkipSample as problem:
             raise DataError(str(problem)) from problem
+        return shown, None if geometry.whole else geometry
 
     def __repr__(self) -> str:
         return f"VisProcessor({self.chosen.name}, image_size={self.image_size})"

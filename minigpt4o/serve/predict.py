@@ -18,9 +18,10 @@ from minigpt4o.common.errors import ConfigError, DataError, SkipSample
 from minigpt4o.common.files import sha256_of
 from minigpt4o.conversation.answers import ANSWER_RULES
 from minigpt4o.conversation.batch import Decoding, Example
+from minigpt4o.conversation.objects import in_original_frame
 from minigpt4o.runners.progress import clock
-from minigpt4o.serve.predict_file import Output
-from minigpt4o.serve.predict_rows import Asked, RowReader, lines_of
+from minigpt4o.serve.predict_file import Output, Stream, is_stream, rows_file
+from minigpt4o.serve.predict_rows import Asked, RowReader, ensure_lines, lines_of
 
 if TYPE_CHECKING:
     from minigpt4o.conversation.encode import SampleEncoder
@@ -84,12 +85,19 @@ class Predictor:
             return None
 
     def _generate(self, prompts: list[Example]) -> list[str]:
+        import torch
+
         from minigpt4o.datasets.collate import collate
 
         batch = collate(prompts, self.model.tokenizer.pad_token_id or 0, side="left").to(self.model.device)
         serving = self.encoder.template.serving
-        texts = self.model.generate(batch, self.decoding, None, serving.stop)
-        return [ANSWER_RULES[serving.answer](text) for text in texts]
+        try:
+            texts = self.model.generate(batch, self.decoding, None, serving.stop)
+        except torch.OutOfMemoryError as error:
+            told = f"{len(prompts)} rows at once do not fit into the GPU's memory"
+            raise ConfigError(f"{told}; start again with a smaller --batch-size, it goes on from here") from error
+        clean = ANSWER_RULES[serving.answer]
+        return [in_original_frame(clean(text), prompt.frame) for text, prompt in zip(texts, prompts, strict=True)]
 
 
 def _written(row: Asked, answer: str | None) -> dict[str, Any]:
@@ -132,30 +140,41 @@ class Progress:
 
 def main(settings: Any, args: Any) -> int:
     """`predict IN OUT`. Raises DataError if no row could be asked."""
-    source, out = Path(args.source), Path(args.out)
-    if not source.is_file():
-        raise DataError(f"{source}: there is no such file; give a file of JSON lines")
+    with rows_file(args.source) as source:
+        return _main(settings, args, source)
+
+
+def _main(settings: Any, args: Any, source: Path) -> int:
+    out, streams = Path(args.out), is_stream(args.out)
     if out.exists() and out.samefile(source):
         raise ConfigError(f"{out} is the file to read; name another one to write")
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; name a file in it")
     total = sum(1 for _ in lines_of(source, args.rows))
     if not total:
-        raise DataError(f"{source}: it holds no row")
+        raise DataError(f"{args.source}: it holds no row")
+    ensure_lines(source)
     given = given_decoding(args.decoding)
     predictor, session = open_predictor(settings, args.batch_size, given)
-    reader = RowReader(Path(args.media_root or source.parent), source.name, session.separator, session.system)
-    output = Output(out, header_of(settings, predictor, source), args.fresh)
+    beside = source.parent if source == Path(args.source) else Path()  # where the files of the rows lie
+    reader = RowReader(Path(args.media_root or beside), source.name, session.separator, session.system)
+    header = header_of(settings, predictor, source)
+    output = Stream(args.out, header) if streams else Output(out, header, args.fresh)
     try:
         counts = predict(predictor, reader, lines_of(source, args.rows), output, total)
     finally:
         output.close()
-    sys.stdout.write(f"{counts.told()}\nwritten: {out}\n")
+    if streams:
+        log.info(counts.told())
+    else:
+        sys.stdout.write(f"{counts.told()}\nwritten: {out}\n")
     if not counts.answered and not counts.before:
-        raise DataError(f"{source}: none of its {total} rows could be asked; see `skipped` in {out}")
+        raise DataError(f"{args.source}: none of its {total} rows could be asked; see `skipped` in {out}")
     return 0
 
 
 def predict(
-    predictor: Predictor, reader: RowReader, lines: Iterator[tuple[int, bytes]], output: Output, total: int
+    predictor: Predictor, reader: RowReader, lines: Iterator[tuple[int, bytes]], output: Output | Stream, total: int
 ) -> Counts:
     """Answer the lines that the output lacks."""
     counts, began = Counts(before=min(output.rows, total)), time.monotonic()

@@ -1,11 +1,16 @@
-"""The file that `predict` writes: a header, then one line a row in order; a torn end is cut and gone on from."""
+"""Files of `predict`: rows from anywhere; answers in order behind a header, a torn end cut and gone on from."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
 import os
-from collections.abc import Sequence
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +21,82 @@ from minigpt4o.runners.evaluate_journal import line_of
 log = logging.getLogger(__name__)
 
 
+STREAM = "-"  # standard input as IN, standard output as OUT
+
+
+@contextlib.contextmanager
+def rows_file(word: str) -> Iterator[Path]:
+    """The rows as a file that can be read twice: a stream (`-`, a pipe) is put into a temporary one."""
+    source = Path(word)
+    if source.is_file():
+        yield source
+        return
+    if word != STREAM and (source.is_dir() or not source.exists()):
+        what = "it is a folder" if source.is_dir() else "there is no such file"
+        raise DataError(f"{source}: {what}; give a file of JSON lines, or - for standard input")
+    with tempfile.TemporaryDirectory() as folder:
+        spooled = Path(folder, "standard input" if word == STREAM else source.name)
+        with spooled.open("wb") as file, room_on_disk(spooled), _bytes_of(word) as stream:
+            shutil.copyfileobj(stream, file)
+        yield spooled
+
+
+def _bytes_of(word: str) -> Any:
+    return contextlib.nullcontext(sys.stdin.buffer) if word == STREAM else open(word, "rb")
+
+
+class Stream:
+    """Answers to standard output or a pipe: nothing stands there already, nothing can be gone on from."""
+
+    rows = 0
+
+    def __init__(self, word: str, header: dict[str, Any]) -> None:
+        self.path = Path(word)
+        self._handle = os.dup(sys.stdout.fileno()) if word == STREAM else os.open(word, os.O_WRONLY)
+        _append(self._handle, self.path, line_of({"header": header}))
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        _append(self._handle, self.path, b"".join(map(line_of, rows)))
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
+def is_stream(word: str) -> bool:
+    """Whether OUT is no file that lasts."""
+    return word == STREAM or (Path(word).exists() and not Path(word).is_file() and not Path(word).is_dir())
+
+
 class Output:
     """The file of answers: a header that says whose they are, then one line a row, in the order of the rows."""
 
     def __init__(self, path: Path, header: dict[str, Any], fresh: bool) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            path.unlink(missing_ok=True)
-        self.rows, whole, size = self._there(header)
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        if whole < size:
-            log.warning("%s: cut %d bytes of an unfinished line", path, size - whole)
-        os.ftruncate(self._handle, whole)
-        if not whole:
-            self._append(line_of({"header": header}))
+        try:
+            self._own()
+            if fresh:
+                os.ftruncate(self._handle, 0)
+            self.rows, whole, size = self._there(header)
+            if whole < size:
+                log.warning("%s: cut %d bytes of an unfinished line", path, size - whole)
+            os.ftruncate(self._handle, whole)
+            if not whole:
+                _append(self._handle, path, line_of({"header": header}))
+        except BaseException:
+            os.close(self._handle)
+            raise
+
+    def _own(self) -> None:
+        """The lock goes away with the process that holds it, however it dies."""
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"{self.path} is being written by another `predict`; name another file") from error
 
     def _there(self, header: dict[str, Any]) -> tuple[int, int, int]:
         """(rows, bytes of whole lines, bytes) of the file as it is."""
-        if not self.path.is_file():
-            return 0, 0, 0
         rows, whole, size = -1, 0, self.path.stat().st_size
         with self.path.open("rb") as file:
             for line in file:
@@ -61,17 +122,18 @@ class Output:
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows; what was written stays whatever happens."""
-        self._append(b"".join(map(line_of, rows)))
-
-    def _append(self, data: bytes) -> None:
-        view = memoryview(data)
-        with room_on_disk(self.path):
-            while len(view):
-                view = view[os.write(self._handle, view) :]
+        _append(self._handle, self.path, b"".join(map(line_of, rows)))
 
     def close(self) -> None:
         os.fsync(self._handle)
         os.close(self._handle)
+
+
+def _append(handle: int, path: Path, data: bytes) -> None:
+    view = memoryview(data)
+    with room_on_disk(path):
+        while len(view):
+            view = view[os.write(handle, view) :]
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minigpt4o.common.errors import SkipSample
+from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.conversation.marks import count_marks, escape_boxes, escape_marks
 from minigpt4o.conversation.sample import MARKS, Media, MediaKind, Sample, Turn
 from minigpt4o.datasets.media import MediaFinder
@@ -48,6 +49,18 @@ def lines_of(path: Path, limit: int | None = None) -> Iterator[tuple[int, bytes]
             if limit is not None and number > limit:
                 return
             yield number, line
+
+
+def ensure_lines(path: Path) -> None:
+    """Raises DataError for a file that is one JSON array, as LLaVA's are."""
+    first = next((line for _, line in lines_of(path, 1)), b"")
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(first)
+        if not isinstance(value, list) or not (value and isinstance(value[0], dict)):
+            return
+    if first.startswith(b"["):
+        mend = f"make lines of it: jq -c '.[]' {path.name} > rows.jsonl"
+        raise DataError(f"{path.name}: it is one JSON array, not one JSON object a line; {mend}")
 
 
 class RowReader:

@@ -16,10 +16,13 @@ from torch import Tensor
 from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.conversation.batch import IGNORE, IMAGE_SLOT, Example
 from minigpt4o.conversation.marks import count_marks, escape_boxes, escape_marks
+from minigpt4o.conversation.objects import Geometry
 from minigpt4o.conversation.opening import open_encoder
 from minigpt4o.conversation.sample import IMAGE_MARK, Media, Sample, Turn
+from minigpt4o.processors.geometry import resized
 
 PLACE = "<ImageHere>"  # the reference's mark of a picture in a text that is sent as it stands
+WHOLE = resized((1, 1), (1, 1))  # frame of a picture that is shown whole, of any size
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Row:
     pictures: tuple[Tensor, ...] = ()  # each (3, S, S)
     answer: str | None = None
     where: str = "row 0"
+    geometries: tuple[Geometry | None, ...] = ()  # how a processor changed the frames of the pictures; () = not at all
 
 
 class RowMaker:
@@ -86,12 +90,11 @@ class RowMaker:
     def _templated(self, row: Row) -> Example:
         marked = row.text if count_marks(row.text, IMAGE_MARK) else IMAGE_MARK * len(row.pictures) + row.text
         turns = [Turn("user", escape_boxes(marked))]
-        named = {str(i): picture for i, picture in enumerate(row.pictures)}
-        processors = {"image": lambda media, rng: named[media.name]}
+        processors = {"image": _OpenedWithFrame(row) if any(row.geometries) else _Opened(row)}
         encoder = open_encoder(self.model.tokenizer, self.template, self.model.slots, processors, 10**9)
         if row.answer is not None:
             turns.append(Turn("assistant", escape_marks(row.answer)))
-        sample = Sample(row.where, turns, [Media(name=name) for name in named], where=row.where)
+        sample = Sample(row.where, turns, [Media(name=str(i)) for i in range(len(row.pictures))], where=row.where)
         rng = random.Random(0)
         return encoder.prompt(sample, rng) if row.answer is None else encoder.example(sample, rng)
 
@@ -119,6 +122,24 @@ class RowMaker:
 
     def _ids(self, text: str) -> list[int]:
         return list(self.model.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+class _Opened:
+    """A processor for pictures that were opened before, named by their number in the row."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+
+    def __call__(self, media: Media, rng: random.Random) -> Tensor:
+        return self.row.pictures[int(media.name)]
+
+
+class _OpenedWithFrame(_Opened):
+    """The same where the frames of some were changed."""
+
+    def open(self, media: Media, rng: random.Random, boxes: Sequence[Any] = ()) -> tuple[Tensor, Geometry]:
+        """The picture, and how it was laid into what the model sees."""
+        return self(media, rng), self.row.geometries[int(media.name)] or WHOLE
 
 
 def rows_of(images: Any, texts: str | Sequence[str], lengths: Sequence[int] | None = None) -> list[Row]:

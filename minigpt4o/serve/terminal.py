@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,7 @@ HELP = """\
   /open FILE    go on with a chat that was saved          /reset       forget the whole chat
   /help         this list                                 /quit        leave (or Ctrl-D)
   Several files may be attached, in any mix. Ctrl-C stops an answer."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # would move the cursor, or set a title, or worse
 FILES = ("image", "audio", "save", "open")  # commands that need a file name
 
 
@@ -67,6 +69,8 @@ class Terminal:
     def talk(self) -> int:
         """Read lines until the end. Returns 0."""
         self._say(f"{HELP}\n")
+        if self._is_keyboard:
+            _edit_lines()
         while (line := self._read()) is not None:
             try:
                 if line.startswith("/"):
@@ -84,12 +88,19 @@ class Terminal:
         self.images, self.audios = [], []
 
     def _write(self, pieces: Iterable[str]) -> None:
-        with _interrupt_stops(self.session):
-            for count, piece in enumerate(pieces):
-                if not count and self.session.note:
-                    self._say(f"({self.session.note})\n")
-                self._say(piece)
-        self._say("\n")
+        begun = False
+        try:
+            with _interrupt_stops(self.session):
+                for piece in pieces:
+                    if not begun and self.session.note:
+                        self._say(f"({self.session.note})\n")
+                    begun = True
+                    self._say(piece)
+        finally:
+            if begun:
+                self._say("\n")
+        if not begun:
+            self._say("(no words)\n")
 
     def attach(self, path: str) -> None:
         """Add a file to the next message. Raises ChatError if it cannot be taken."""
@@ -171,17 +182,58 @@ class Terminal:
     def _read(self) -> str | None:
         """The next line without its end; None at the end of input."""
         files = f" [{self._attached()}]" if self.images or self.audios else ""
-        try:
-            if self.source is sys.stdin and sys.stdin.isatty():
+        while self._is_keyboard:
+            try:
                 return input(f"you{files}> ")
-            return line.rstrip("\n") if (line := self.source.readline()) else None
-        except (EOFError, KeyboardInterrupt):
-            self._say("\n")
-            return None
+            except EOFError:
+                self._say("\n")
+                return None
+            except KeyboardInterrupt:  # the answer may have ended just before: the chat must not go with it
+                self._say("\n(Ctrl-D or /quit leaves)\n")
+        return line.rstrip("\n") if (line := self.source.readline()) else None
+
+    @property
+    def _is_keyboard(self) -> bool:
+        return self.source is sys.stdin and sys.stdin.isatty()
 
     def _say(self, text: str) -> None:
-        self.target.write(text)
+        self.target.write(printable(text))
         self.target.flush()
+
+
+def _edit_lines() -> None:
+    """Arrow keys, a history, and Tab for commands and file names, where the system has them."""
+    try:
+        import readline
+    except ImportError:  # not on Windows
+        return
+    readline.set_completer_delims("")
+    readline.set_completer(lambda text, number: next(iter(completions(text)[number:]), None))
+    readline.parse_and_bind("tab: complete")
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+def completions(line: str) -> list[str]:
+    """How a line that begins with a command may go on."""
+    if not line.startswith("/"):
+        return []
+    command, blank, name = line.partition(" ")
+    if not blank:
+        return [word for word in re.findall(r"/[a-z]+", HELP) if word.startswith(command)]
+    if command[1:] not in FILES:
+        return []
+    place = Path(name).expanduser()
+    folder, begun = (place, "") if not name or name.endswith("/") else (place.parent, place.name)
+    try:
+        files = sorted(file for file in folder.iterdir() if file.name.startswith(begun))
+    except OSError:
+        return []
+    shown = [file for file in files if begun.startswith(".") or not file.name.startswith(".")]
+    return [f"{command} {file}{'/' if file.is_dir() else ''}" for file in shown]
 
 
 @contextmanager

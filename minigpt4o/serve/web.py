@@ -15,7 +15,7 @@ from minigpt4o.common.errors import ConfigError
 from minigpt4o.serve.chat import ChatSession
 from minigpt4o.serve.page.said import literal
 from minigpt4o.serve.page.shelf import Shelf, makers_of
-from minigpt4o.serve.page.style import STYLE
+from minigpt4o.serve.page.style import STYLE, theme
 from minigpt4o.serve.page.visitor import Visitor
 
 __all__ = ["Visitor", "build_app", "credentials", "free_port", "literal", "main", "open_page", "with_arguments"]
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 def main(settings: Settings, args: argparse.Namespace) -> int:
     """Open the page and serve it until interrupted. Returns the exit code."""
     from minigpt4o.serve.inference import chat_config, load_chat
+    from minigpt4o.serve.threads import share_cores
 
     config = with_arguments(chat_config(settings), args)
     credentials(config)  # a wrong setting is told before minutes of loading
+    share_cores()
     shelf = Shelf(makers_of(settings, config), config.models_open)
     shelf.put(config.title, load_chat(settings))  # a wrong setting ends the program here, not at the first question
     page = build_app(None, config, shelf)
@@ -84,11 +86,13 @@ def open_page(page: gradio.Blocks, config: Any) -> str:
         max_file_size=round(config.max_file_mb * 2**20),
         footer_links=[],
         css=STYLE,
+        theme=theme(),
         state_session_capacity=1000,
         ssr_mode=False,
         mcp_server=False,
         pwa=False,
         enable_monitoring=False,
+        run_history=False,
         app_kwargs={"middleware": [Middleware(Guard)]},
     )
     return public or url

@@ -58,6 +58,11 @@ class Talker:
             raise RuntimeError("a mistake of ours")
         if self.config.fail == "keys":
             raise KeyboardInterrupt
+        if self.config.fail == "import":  # as a library that reports whatever happened while it looked for a module
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as stopped:
+                raise ModuleNotFoundError("no module named so") from stopped
         sys.stdout.write(json.dumps(self.settings.tree) + "\\n")
     def dry_run(self):
         import sys
@@ -203,7 +208,8 @@ def test_errors_end_in_one_line_with_the_exit_code(told, words, last):
 
 
 def test_interrupted_is_130_and_a_mistake_of_ours_keeps_its_traceback(told, monkeypatch):
-    assert told("train", "--cfg-path", "a.yaml", "run.fail=keys")[0] == 130
+    for way in ("keys", "import"):
+        assert told("train", "--cfg-path", "a.yaml", f"run.fail={way}")[0] == 130
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         told("train", "--cfg-path", "a.yaml", "run.fail=bug")
     monkeypatch.setenv("MINIGPT4O_TRACEBACK", "1")

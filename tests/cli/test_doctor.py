@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from minigpt4o.cli import main
 from minigpt4o.serve import doctor_machine, doctor_packages
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def found(capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -26,14 +30,18 @@ def test_a_machine_on_which_the_tests_run_is_well_enough(capsys, tmp_path) -> No
     assert "0 bad" in told
 
 
-def test_secrets_are_said_to_be_there_and_not_shown(capsys, monkeypatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
-    monkeypatch.setenv("MINIGPT4O_API_KEY", "also secret")
+def test_secrets_are_said_to_be_there_and_not_shown(capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_very_hidden")
+    monkeypatch.setenv("MINIGPT4O_API_KEY", "also hidden")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:hidden@mirror.example/hub")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    (tmp_path / "token").write_text("hf_kept_hidden")
     _, checks = found(capsys)
     told = checks["environment"]["told"]
     assert "HF_TOKEN is set" in told and "MINIGPT4O_API_KEY is set" in told and "HF_HUB_OFFLINE=1" in told
-    assert "secret" not in json.dumps(checks)
+    assert "https://...@mirror.example/hub" in told and f"kept in {tmp_path / 'token'}" in told
+    assert "hidden" not in json.dumps(checks)
 
 
 def test_a_port_in_use_is_told(capsys) -> None:
@@ -54,6 +62,21 @@ def test_a_package_out_of_its_bounds_is_bad_and_one_that_few_need_is_not(monkeyp
     assert "out of bounds (>=99)" in checks["torch"].told and checks["torch"].mend == "pip install 'torch>=99'"
     assert checks["extra demo"].state == checks["extra ja"].state == "warn"
     assert "the chat page" in checks["extra demo"].told and "none-such is missing" in checks["extra ja"].told
+
+
+def test_a_build_that_cannot_be_loaded_is_bad_and_the_other_lines_are_told(tmp_path) -> None:
+    """Versions are right, but torchaudio was built for another CUDA, and then torch itself is broken."""
+    for name, error in {"torchaudio": "libcudart.so.12: cannot open", "torch": "undefined symbol: _ZN3c10"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"raise OSError({error!r})\n")
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+        words = [sys.executable, "-m", "minigpt4o.cli", "doctor", "--json", "--output-dir", str(tmp_path)]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+        checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+        assert done.returncode == 1 and not done.stderr
+        assert checks[f"load {name}"]["state"] == "bad" and error in checks[f"load {name}"]["told"]
+        assert "from one index" in checks[f"load {name}"]["mend"] and "torchaudio" in checks[f"load {name}"]["mend"]
+        assert checks["packages"]["state"] == checks["disk output"]["state"] == "ok"
 
 
 def test_little_room_and_lost_folders_are_bad(monkeypatch, tmp_path) -> None:

@@ -224,6 +224,15 @@ def test_data_keys_without_effect_are_told_once_for_all_data_sets(load: Load) ->
     assert not load(sets={"gqa": {"type": "default"}}).notes
 
 
+def test_a_configuration_that_a_run_of_ours_wrote_out_is_not_taken_for_one_of_theirs(load: Load) -> None:
+    from minigpt4o.common.registry import registry
+
+    name = "blip2_image_train"
+    written = {field.name: field.default for field in registry.entry("processor", name).fields}
+    assert "min_scale" in written
+    assert not load(sets={"gqa": {"vis_processor": {"train": {"name": name, **written}}}}).notes
+
+
 def test_every_key_of_the_tables_is_tried_here() -> None:
     model = {key for row in LANDS for key in row[1]} | {key for row in TOLD for key in row[1]}
     run = {key for row in RUN_LANDS for key in row[0]} | {key for row in RUN_TOLD for key in row}

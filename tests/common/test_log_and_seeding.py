@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import subprocess
 import sys
@@ -41,6 +42,17 @@ def test_setting_up_twice_writes_each_line_once_and_a_file_gets_it_too(capsys, t
     logger.info("once")
     assert capsys.readouterr().err.count("once") == 1
     assert (tmp_path / "run" / "log.txt").read_text().count("once") == 1
+
+
+def test_lines_go_to_what_stderr_is_now_and_not_to_a_file_that_was_closed(capsys, monkeypatch, logger):
+    with io.StringIO() as redirected:
+        monkeypatch.setattr(sys, "stderr", redirected)
+        setup()
+        logger.info("into the file")
+        assert "into the file" in redirected.getvalue()
+        monkeypatch.undo()
+    logger.info("after it")
+    assert capsys.readouterr().err.endswith(" after it\n")
 
 
 def test_a_single_process_is_rank_0(monkeypatch):

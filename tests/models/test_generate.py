@@ -37,8 +37,9 @@ def one_by_one(model, batch: Batch, decoding: Decoding, stop=()) -> list[str]:
         Decoding(max_new_tokens=12, do_sample=True, temperature=0.8, top_p=0.9, seed=3),
         Decoding(max_new_tokens=6, num_beams=3),
         Decoding(max_new_tokens=12, num_beams=2, repetition_penalty=1.5),
+        Decoding(max_new_tokens=12, num_beams=2, do_sample=True, temperature=2.0, seed=3),
     ],
-    ids=["greedy", "penalty", "sampling", "beams", "beams_penalty"],
+    ids=["greedy", "penalty", "sampling", "beams", "beams_penalty", "sampled_beams"],
 )
 def test_a_row_answers_the_same_alone_and_among_others(make_model, make_batch, family, decoding):
     model = make_model(family)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,3 +171,25 @@ def answerer(make_session: Callable[..., Any]) -> Any:
 
     chat = make_session()
     return Answerer(chat.model, chat.encoder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A chromium without a window."""
+    from page_visitor import CHROMIUM, sync_api
+
+    if CHROMIUM is None:
+        pytest.skip("no chromium to look with")
+    calm = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=calm)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def tiny_url(tiny_model: Any) -> Iterator[str]:
+    """The page of the tiny model."""
+    from page_visitor import opened
+
+    yield from opened(tiny_model, max_new_tokens=16, min_new_tokens=4)

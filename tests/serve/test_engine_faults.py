@@ -256,3 +256,75 @@ def test_a_cancelled_request_frees_its_place_within_two_seconds_under_load(tiny_
     assert time.monotonic() - start < 2
     assert engine.submit(sample(1), Decoding(3, min_new_tokens=3)).result()
     engine.close()
+
+
+def test_memory_that_is_short_once_is_made_free_and_the_answer_goes_on(engine, wanted, monkeypatch) -> None:
+    hidden, fails = type(engine.model.llm).hidden, iter([True])
+
+    def short(self: Any, *given: Any) -> torch.Tensor:
+        if next(fails, False):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return hidden(self, *given)
+
+    monkeypatch.setattr(type(engine.model.llm), "hidden", short)
+    first = engine.submit(sample(0), DECODINGS[0])
+    engine.finish()
+    fails = iter([False, False, True])  # and in the middle of an answer
+    second = engine.submit(sample(1), DECODINGS[1])
+    engine.finish()
+    assert [first.result(), second.result()] == wanted[:2]
+    assert engine.stats().failed == 0
+    assert engine.stats().prompt_tokens == first.prompt_tokens + second.prompt_tokens
+
+
+@pytest.mark.parametrize("act", ["join", "keep", "trim"])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(SECRET), RuntimeError(SECRET)])
+def test_rows_that_cannot_be_put_together_or_parted_begin_again_where_they_were(
+    engine, wanted, monkeypatch, act, error
+) -> None:
+    real, calls = getattr(Rows, act), []
+
+    def broken(rows: Rows, *given: Any) -> Any:
+        calls.append(len(rows))
+        if len(calls) % 3 == 1:
+            rows.cache.layers[0].keys = None  # it broke half way
+            raise error
+        return real(rows, *given)
+
+    monkeypatch.setattr(Rows, act, broken)
+    answers = ask_all(engine, apart=True)
+    assert [a.result() for a in answers] == wanted
+    assert calls and engine.stats().failed == 0 and engine.stats().answered == 10
+    assert engine.stats().prompt_tokens == sum(a.prompt_tokens for a in answers)
+
+
+def test_a_kept_turn_that_cannot_be_taken_up_is_done_without(engine, monkeypatch) -> None:
+    first = engine.submit(sample(1), Decoding(4), session="s")
+    engine.finish()
+    monkeypatch.setattr(caches, "rewind", lambda *given: 1 / 0)
+    again = engine.submit(sample(1), Decoding(4), session="s")
+    engine.finish()
+    assert again.result() == first.result() and again.reused_tokens == 0
+
+
+def test_a_fault_while_taking_in_leaves_nobody_waiting_for_ever(engine, monkeypatch) -> None:
+    running = engine.submit(sample(1), Decoding(20, min_new_tokens=20))
+    engine.turn()
+    with monkeypatch.context() as broken:
+        broken.setattr("minigpt4o.serve.engine_worker.alike", lambda jobs: 1 / 0)
+        taken = engine.submit(sample(2), Decoding(5))
+        engine.turn()
+    with pytest.raises(ChatError, match="could not be generated"):
+        taken.result(timeout=1)
+    engine.finish()
+    assert running.result()
+
+
+def test_a_beam_search_that_is_cut_off_by_the_end_of_the_engine_was_cancelled(tiny_model, tiny_encoder) -> None:
+    engine = Engine(tiny_model, tiny_encoder)
+    searched = engine.submit(sample(1), Decoding(200, min_new_tokens=200, num_beams=2))
+    while not engine.stats().running:
+        time.sleep(0.001)
+    engine.close()
+    assert searched.ended and searched.finish_reason == "cancelled"
+    assert (engine.stats().answered, engine.stats().cancelled) == (0, 1)

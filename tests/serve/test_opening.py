@@ -12,6 +12,7 @@ from minigpt4o.common.errors import ConfigError
 from minigpt4o.conversation.batch import IMAGE_SLOT, Decoding
 from minigpt4o.conversation.sample import Media
 from minigpt4o.serve.inference import chat_config, load_chat
+from minigpt4o.serve.opening import source_of_path
 
 # As eval_configs/minigpt4_eval.yaml and minigptv2_eval.yaml of the reference are written.
 VICUNA = {
@@ -203,7 +204,7 @@ def test_the_checkpoint_one_just_trained_opens_by_its_folder(own_run) -> None:
     run = next(path for path in own_run.iterdir() if (path / "checkpoints").is_dir())
     steps = sorted((run / "checkpoints").glob("step-*"))
     found = {}
-    for place in (own_run, run, steps[-1]):
+    for place in (own_run, run, steps[-1], run / "last", run / "config.yaml"):
         model, vis, txt = load_model_and_preprocess(place, is_eval=True, device="cpu")
         assert vis["eval"].image_size == 28
         picture = vis["eval"](Image.new("RGB", (28, 28), "red"))
@@ -214,6 +215,16 @@ def test_the_checkpoint_one_just_trained_opens_by_its_folder(own_run) -> None:
 
     saved = load_file(steps[-1] / "trained.safetensors")
     assert model.aligned.bridges["image"].proj.weight.equal(saved["bridges.image.proj.weight"])
+
+
+def test_the_config_of_a_run_means_what_it_learned_and_not_what_it_began_with(own_run) -> None:
+    run = next(path for path in own_run.iterdir() if (path / "checkpoints").is_dir())
+    step = max((run / "checkpoints").glob("step-*"))
+    for place in (run / "config.yaml", run / "last"):
+        assert source_of_path(place, None, [], "").settings.model.values["ckpt"] == str(step)
+    assert source_of_path(run / "config.yaml", "other", [], "").settings.model.values["ckpt"] == "other"
+    (run / "moved.yaml").write_text((run / "config.yaml").read_text())
+    assert not source_of_path(run / "moved.yaml", None, [], "").settings.model.values["ckpt"]
 
 
 def test_ones_own_run_and_yaml_answer_in_mmpretrains_way(own_run, tmp_path) -> None:

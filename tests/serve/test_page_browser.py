@@ -8,141 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from page_visitor import EVIL, PHONE, Tab, opened, sync_api
 
-pytest.importorskip("gradio")
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright to look with (extra test)")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium to look with")
-WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-HERE = "http://127.0.0.1:"
-EVIL = "<img src=x onerror=\"window.hurt=1;fetch('http://192.0.2.7/')\"><script>window.hurt=1</script>"
 TOY = os.environ.get("MINIGPT4O_TOY")
 toy = pytest.mark.skipif(not TOY, reason="no trained toy model (MINIGPT4O_TOY)")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield found
-        found.close()
-
-
-class Tab:
-    """A visitor's browser, with all that the page complains about and all that it asks for."""
-
-    def __init__(self, browser: Any, url: str, size: dict[str, int] = WIDE, locale: str = "en-US") -> None:
-        self.context = browser.new_context(viewport=size, locale=locale, reduced_motion="reduce")
-        self.context.set_default_timeout(30_000)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(url)
-        self.page.wait_for_selector("#message textarea")
-
-    def attach(self, *files: Path) -> None:
-        before = self.page.locator("#message .thumbnail-item").count()
-        self.page.set_input_files("#message input[type=file]", [str(file) for file in files])
-        sync_api.expect(self.page.locator("#message .thumbnail-item")).to_have_count(before + len(files))
-
-    def begin(self, text: str, *files: Path) -> None:
-        if files:
-            self.attach(*files)
-        self.page.fill("#message textarea", text)
-        self.page.press("#message textarea", "Enter")
-
-    def ask(self, text: str, *files: Path) -> str:
-        """The answer once it is there."""
-        before = len(self.replies())
-        self.begin(text, *files)
-        self.page.wait_for_function("n => document.querySelectorAll('#chat [data-testid=bot]').length > n", arg=before)
-        return self.settled()
-
-    def settled(self) -> str:
-        """The last words of the model, when it has ended."""
-        self.page.wait_for_selector("#message .submit-button")
-        self.page.wait_for_timeout(900)  # the panels follow
-        return next(reply for reply in reversed(self.replies()) if reply)
-
-    def replies(self) -> list[str]:
-        return [str(text).strip() for text in self.page.locator("#chat [data-testid=bot]").all_inner_texts()]
-
-    def said(self) -> list[str]:
-        texts = self.page.locator("#chat [data-testid=user]").all_inner_texts()
-        return [text.strip() for text in texts if text.strip()]
-
-    def button(self, name: str) -> None:
-        self.page.locator(f'#chat button[aria-label="{name}"]').last.click()
-
-    def unfold(self, part: str) -> None:
-        self.page.locator(f"#{part} button").first.click()
-
-    def prompt(self) -> str:
-        """What the model read."""
-        if not self.page.locator("#prompt textarea").is_visible():
-            self.unfold("seen")
-        return str(self.page.input_value("#prompt textarea"))
-
-    def draw(self, left: float, top: float, right: float, bottom: float) -> None:
-        """Click two corners, in shares of the sides of the (square) picture on the board."""
-        image = self.page.locator("#board img")
-        image.scroll_into_view_if_needed()
-        frame = image.bounding_box()
-        side = min(frame["width"], frame["height"])
-        x, y = frame["x"] + (frame["width"] - side) / 2, frame["y"] + (frame["height"] - side) / 2
-        self.page.mouse.click(x + left * side, y + top * side)
-        sync_api.expect(self.page.locator("#marked")).to_contain_text("Now click")
-        self.page.wait_for_timeout(500)  # the picture with the first corner arrives
-        self.page.mouse.click(x + right * side, y + bottom * side)
-        sync_api.expect(self.page.locator("#marked")).to_contain_text("next message")
-
-    def shot(self, name: str) -> None:
-        folder = os.environ.get("MINIGPT4O_ARTIFACTS")
-        if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=str(Path(folder) / f"demo-{name}.png"), full_page=True)
-
-    def ensure_harmless(self) -> None:
-        assert self.page.evaluate("window.hurt") is None
-        assert not [url for url in self.asked if not url.startswith((HERE, "data:", "blob:"))]
-        assert self.complaints == []
-
-
-def opened(tiny_model: Any, **values: Any) -> Iterator[str]:
-    """The page of the tiny model under two labels."""
-    from minigpt4o.common.registry import Part, registry
-    from minigpt4o.serve.inference import open_chat
-    from minigpt4o.serve.page.shelf import Shelf
-    from minigpt4o.serve.web import build_app, open_page
-
-    config = registry.get("runner", "chat").Config(
-        vis_processor=Part("processor", "blip2_image_eval", {"image_size": 16}),
-        audio_processor=Part("processor", "log_mel", {"n_mels": 8, "seconds": 0.12}),
-        server_port=0,
-        title="a tiny chat",
-        **values,
-    )
-    makers = {"a tiny chat": lambda: open_chat(tiny_model, config), "another": lambda: open_chat(tiny_model, config)}
-    page = build_app(None, config, Shelf(makers))
-    yield open_page(page, config)
-    page.close()
-
-
-@pytest.fixture(scope="module")
-def tiny_url(tiny_model) -> Iterator[str]:
-    yield from opened(tiny_model, max_new_tokens=16, min_new_tokens=4)
 
 
 @pytest.fixture(scope="module")
@@ -237,10 +111,15 @@ def test_what_is_typed_like_a_box_or_a_picture_stays_words(tab) -> None:
     tab.ensure_harmless()
 
 
-def test_the_page_speaks_japanese_when_the_browser_does_and_switches(browser, tiny_url) -> None:
+def test_the_page_speaks_japanese_when_the_browser_does_and_switches(browser, tiny_url, files) -> None:
     tab = Tab(browser, tiny_url, locale="ja-JP")
     sync_api.expect(tab.page.locator("#new")).to_have_text("新しいチャット")
+    sync_api.expect(tab.page.locator("#marked")).to_contain_text("画像を添付")
+    assert "空のファイル" in tab.ask("何?", files["empty.png"])
+    tab.page.click("#new")
+    sync_api.expect(tab.page.locator("#chat [data-testid=user]")).to_have_count(0)
     tab.ask("hello")
+    assert tab.page.locator('#chat button[aria-label="共有"]:visible').count() == 0
     tab.page.locator("#language label").first.click()
     sync_api.expect(tab.page.locator("#new")).to_have_text("New chat")
     assert len(tab.said()) == 1
@@ -309,7 +188,9 @@ def test_the_boxes_of_an_answer_are_drawn_and_its_phrases_coloured(browser, harm
     tab = Tab(browser, tiny_url)
     reopen(tab, file)
     assert tab.replies()[0] == "a red star [1] and a ring [2]"
-    colours = tab.page.eval_on_selector_all("#chat [data-testid=bot] span[style]", "e => e.map(s => s.style.color)")
+    colours = tab.page.eval_on_selector_all(
+        "#chat [data-testid=bot] span[style]", "e => e.map(s => s.style.background)"
+    )
     assert len(set(colours)) == 2
     assert tab.page.locator("#chat [data-testid=bot] img").count() == 1
     assert tab.page.locator("#boxes").is_visible()
@@ -344,6 +225,12 @@ def test_another_model_goes_on_with_the_chat(tab) -> None:
     sync_api.expect(tab.page.locator("#hint")).to_contain_text("another")
     tab.ask("and you?")
     assert "hello" in tab.prompt()
+    tab.page.locator("#tasks button").first.click()
+    sync_api.expect(tab.page.locator("#hint")).to_have_text("A short description of the picture.")
+    tab.page.locator("#model input").first.focus()
+    tab.page.keyboard.press("Tab")  # past the list of models: nothing was chosen
+    tab.page.wait_for_timeout(500)
+    sync_api.expect(tab.page.locator("#hint")).to_have_text("A short description of the picture.")
     tab.ensure_harmless()
 
 

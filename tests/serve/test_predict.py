@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import yaml
 from exporting import png, wav
 
 from minigpt4o.cli import main
+from minigpt4o.serve.predict_file import Output
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +178,50 @@ def test_what_cannot_be_run_is_refused(chat_file, source, tmp_path, capsys) -> N
     for words, code, told in cases:
         assert predict(*words) == code, words
         assert told in capsys.readouterr().err
+
+
+def test_rows_come_from_standard_input_and_answers_go_to_standard_output(chat_file, source, tmp_path) -> None:
+    whole = tmp_path / "whole.jsonl"
+    flags = ["--media-root", str(tmp_path)]
+    assert predict(source, whole, chat_file, *flags) == 0
+    words = [sys.executable, "-m", "minigpt4o.cli", "predict", "-", "-", "--cfg-path", str(chat_file), *flags]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with source.open("rb") as rows:
+        done = subprocess.run(words, stdin=rows, capture_output=True, env=environment, check=True)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    wanted = [json.loads(line.replace("in.jsonl row", "standard input row")) for line in whole.read_text().splitlines()]
+    assert answers == wanted
+    assert b"6 answered" in done.stderr
+
+
+def test_two_at_once_do_not_write_into_one_file(chat_file, source, tmp_path, capsys) -> None:
+    out = tmp_path / "out.jsonl"
+    header = {"model": "x"}
+    first = Output(out, header, fresh=False)
+    before = out.read_bytes()
+    assert predict(source, out, chat_file, "--fresh") == 2
+    assert "is being written by another" in capsys.readouterr().err and out.read_bytes() == before
+    first.close()
+    assert predict(source, out, chat_file, "--fresh") == 0
+
+
+def test_places_that_hold_no_file_are_told_in_a_line(chat_file, source, tmp_path, capsys) -> None:
+    (tmp_path / "array.json").write_text(json.dumps([{"prompt": "what?"}]))
+    (tmp_path / "long array.json").write_text(json.dumps([{"prompt": "what?"}], indent=1))
+    out = tmp_path / "out.jsonl"
+    cases = [
+        ((source, tmp_path, chat_file), 2, "is a folder"),
+        ((tmp_path, out, chat_file), 3, "is a folder"),
+        ((tmp_path / "array.json", out, chat_file), 3, "jq -c '.[]' array.json"),
+        ((tmp_path / "long array.json", out, chat_file), 3, "one JSON array"),
+        ((source, source / "x.jsonl", chat_file), 1, "in.jsonl"),
+    ]
+    if Path("/dev/full").exists():
+        cases.append(((source, Path("/dev/full"), chat_file), 1, "no space left"))
+    for words, code, told in cases:
+        assert predict(*words) == code, words
+        err = capsys.readouterr().err
+        assert told in err and err.splitlines()[-1].startswith(f"ERROR {code} ")
 
 
 def test_a_text_longer_than_the_model_reads_loses_its_oldest_turns_or_is_told(chat_file, tmp_path) -> None:

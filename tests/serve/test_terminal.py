@@ -1,12 +1,17 @@
 """The terminal chat: commands, attachments, and answers as a person at a keyboard sees them."""
 
 import io
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from minigpt4o.cli import main
 from minigpt4o.serve.limits import ChatError
-from minigpt4o.serve.terminal import Terminal
+from minigpt4o.serve.terminal import Terminal, completions, printable
 
 
 def talk(session, *lines: str) -> str:
@@ -26,11 +31,11 @@ def test_a_conversation_with_a_picture_and_a_sound_is_saved_and_opened_again(mak
         f"/save {saved}",
     )
     assert "attached: red.png, tone.wav" in shown
-    assert session.exchanges[0].answer in shown
+    assert printable(session.exchanges[0].answer) in shown
     again = make_session()
     shown = talk(again, "forget me", f"/open '{saved}'")
     assert again.exchanges == session.exchanges != []
-    assert f"you [red.png, tone.wav]> what is there?\n{session.exchanges[0].answer}\n" in shown
+    assert f"you [red.png, tone.wav]> what is there?\n{printable(session.exchanges[0].answer)}\n" in shown
     assert [str(m) for m in again.exchanges[0].images] == ["red.png"]
 
 
@@ -116,3 +121,77 @@ def test_a_yaml_for_training_is_not_taken_for_a_chat(demo_yaml, tmp_path, capsys
     assert "'chat'" in capsys.readouterr().err
     assert main(["train", "--cfg-path", str(demo_yaml)]) == 2
     assert "demo.py" in capsys.readouterr().err
+
+
+def at_a_keyboard(yaml: Path, keys: list[tuple[str, bytes]], seconds: float = 90) -> str:
+    """What a real terminal shows: each of the keys is pressed once the words before it are there."""
+    import fcntl
+    import pty
+    import select
+    import termios
+    import time
+
+    command = [sys.executable, "-m", "minigpt4o.cli", "chat", "--cfg-path", str(yaml)]
+    command += ["--options", "run.max_new_tokens=200", "run.min_new_tokens=200"]
+    ours, theirs = pty.openpty()
+    own = {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}  # else no Ctrl-C
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, **own) as talk:
+        os.close(theirs)
+        shown, end, waiting = b"", time.monotonic() + seconds, list(keys)
+        while time.monotonic() < end:
+            if waiting and waiting[0][0].encode() in shown:
+                time.sleep(0.3)
+                os.write(ours, waiting.pop(0)[1])
+                shown = b"" if waiting else shown
+            if not select.select([ours], [], [], 0.05)[0]:
+                continue
+            try:
+                shown += os.read(ours, 4096)
+            except OSError:  # it has ended
+                break
+        with suppress(subprocess.TimeoutExpired):
+            talk.wait(10)
+        talk.kill()
+        os.close(ours)
+    assert not waiting, f"{waiting[0]} was never reached: {shown.decode(errors='replace')!r}"
+    assert talk.returncode == 0
+    return shown.decode(errors="replace")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of its own kind")
+def test_at_a_keyboard_lines_are_edited_and_an_interrupt_ends_an_answer_or_a_line_but_not_the_chat(demo_yaml) -> None:
+    keys = [
+        ("you> ", b"wat\x1b[Dh\n"),  # an arrow key: goes one letter back, and is no letter itself
+        ("\r\n", b"\x03"),
+        ("you> ", b"half a line\x03"),
+        ("Ctrl-D or /quit leaves", b"/un\t\n"),
+        ("forgotten: waht", b"\x04"),
+    ]
+    at_a_keyboard(demo_yaml, keys)
+
+
+def test_the_tab_key_knows_commands_and_files(files, tmp_path) -> None:
+    assert completions("/re") == ["/retry", "/reset"]
+    assert completions(f"/image {tmp_path}/re") == [f"/image {files['red.png']}"]
+    assert f"/save {tmp_path}/" in completions(f"/save {tmp_path.parent}/{tmp_path.name[:-1]}")
+    assert completions("hello") == completions(f"/image {tmp_path}/nowhere/x") == completions("/edit x") == []
+
+
+def test_an_answer_of_no_words_is_said_to_be_one_and_a_broken_one_ends_its_line(make_session, monkeypatch) -> None:
+    session = make_session()
+    monkeypatch.setattr(session, "ask", lambda *given: iter(()))
+    assert talk(session, "hello").endswith("(no words)\n")
+
+    def breaks(*given):
+        yield "well"
+        raise ChatError("It broke.")
+
+    monkeypatch.setattr(session, "ask", breaks)
+    assert talk(session, "hello").endswith("well\n! It broke.\n")
+
+
+def test_control_characters_of_an_answer_or_a_saved_chat_do_not_reach_the_terminal(make_session, monkeypatch) -> None:
+    session = make_session()
+    monkeypatch.setattr(session, "ask", lambda *given: iter(["a\x1b]0;owned\x07", "\x9b2Jb\tc\nd\r\x7f"]))
+    shown = talk(session, "hello")
+    assert shown.endswith("a\ufffd]0;owned\ufffd\ufffd2Jb\tc\nd\ufffd\ufffd\n")

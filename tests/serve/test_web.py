@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from minigpt4o.common.errors import ConfigError
-from minigpt4o.serve.guard import POLICY, names_address
+from minigpt4o.serve.guard import FILE_POLICY, POLICY, names_address
 from minigpt4o.serve.web import Visitor, build_app, credentials, free_port, literal, open_page
 
 gradio_client = pytest.importorskip("gradio_client")
@@ -111,8 +111,25 @@ def test_a_stranger_cannot_make_the_server_fetch_or_give_files(url) -> None:
         assert httpx.get(f"{url}gradio_api/file={path}").status_code in (403, 404)
 
 
+@pytest.mark.parametrize("route", ["file=", "proxy=", "file/"])
+@pytest.mark.parametrize("address", ["http://192.0.2.1/x.png", "https%3A%2F%2Fexample.org%2Fx.png"])
+def test_no_route_hands_on_what_lies_at_an_address(url, route, address) -> None:
+    answer = httpx.get(f"{url}gradio_api/{route}{address}", timeout=5)
+    assert (answer.status_code, answer.json()) == (400, {"error": "Addresses are not fetched."})
+
+
+def test_a_file_opened_by_its_address_runs_nothing(url) -> None:
+    page = b"<script>alert(1)</script>"
+    for name in ("a.html", "a.svg", "a.xml", "a.png"):
+        (place,) = httpx.post(f"{url}gradio_api/upload", files={"files": (name, page)}).json()
+        headers = httpx.get(f"{url}gradio_api/file={place}").headers
+        assert headers["content-security-policy"] == FILE_POLICY
+        assert headers["x-content-type-options"] == "nosniff"
+        assert name == "a.png" or headers["content-disposition"].startswith("attachment")
+
+
 def test_every_answer_carries_the_security_headers(url) -> None:
-    for path in ("", "config", "gradio_api/file=/etc/passwd", "nowhere"):
+    for path in ("", "config", "gradio_api/info", "nowhere"):
         headers = httpx.get(url + path).headers
         assert headers["content-security-policy"] == POLICY
         assert headers["x-content-type-options"] == "nosniff"

@@ -1,11 +1,14 @@
 """Parts of the page without a browser: boxes, tasks, controls, the shelf of models, saved pages."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from threading import Event
 
 import pytest
 from PIL import Image
 
 from minigpt4o.conversation.sample import Box
+from minigpt4o.serve.chat import ChatSession
 from minigpt4o.serve.limits import ChatError
 from minigpt4o.serve.page.board import MAX_BOXES, Board
 from minigpt4o.serve.page.controls import wished
@@ -15,7 +18,6 @@ from minigpt4o.serve.page.seen import media_seen, numbers, prompt_seen
 from minigpt4o.serve.page.shelf import Shelf
 from minigpt4o.serve.page.tasks import prompts_of, with_task
 from minigpt4o.serve.page.visitor import Visitor
-from minigpt4o.serve.page.words import _WORDS, language_of, word
 
 
 def test_two_clicks_are_a_box_in_the_pixels_of_the_picture(picture) -> None:
@@ -118,6 +120,51 @@ def test_a_model_makes_room_and_its_visitors_go_on_where_they_were(make_session,
         pass
 
 
+def test_nobody_waits_while_another_model_is_opened(make_session) -> None:
+    begun, go_on = Event(), Event()
+
+    def slow() -> ChatSession:
+        begun.set()
+        assert go_on.wait(30)
+        return make_session()
+
+    shelf = Shelf({"quick": make_session, "slow": slow}, most=2)
+    with shelf.hold("quick"):
+        pass
+    waiting, quick = Visitor(None, shelf, "slow"), Visitor(None, shelf, "quick")
+    with closing(waiting.answer("hello", [])) as updates, ThreadPoolExecutor(2) as pool:
+        next(updates)
+        assert "being opened: slow" in waiting.shown[-1]["content"]
+        opened = pool.submit(next, updates)
+        assert begun.wait(30)
+        try:
+            assert pool.submit(visitor_answers, quick, "hello").result(timeout=20)
+        finally:
+            go_on.set()
+        opened.result(timeout=30)
+        assert waiting.shown[-1]["content"] == ""
+        list(updates)
+    assert len(waiting.session.exchanges) == 1
+
+
+def test_a_model_that_cannot_be_opened_is_said_and_may_be_tried_again(make_session) -> None:
+    tries = []
+
+    def broken() -> ChatSession:
+        tries.append(1)
+        if len(tries) == 1:
+            raise OSError("/secret/path is not there")
+        return make_session()
+
+    visitor = Visitor(None, Shelf({"a": broken}), "a")
+    assert visitor_answers(visitor, "hello") == (
+        "\u26a0 The model a cannot be opened; the reason is in the log of the server."
+    )
+    assert not visitor.said[0].kept
+    assert "secret" not in visitor_answers(visitor, "hello")
+    assert len(visitor.session.exchanges) == 1
+
+
 def visitor_answers(visitor, text) -> str:
     with closing(visitor.answer(text, [])) as updates:
         list(updates)
@@ -155,11 +202,3 @@ def test_a_saved_page_holds_everything_and_runs_nothing(make_session, picture, s
     assert "<script" not in html and "<img src=x" not in html and "<b>title" not in html
     assert html.count("data:image/webp") == 2 and html.count("data:audio/wav") == 1
     assert "default-src 'none'" in html
-
-
-def test_every_word_has_both_languages() -> None:
-    assert all(en and ja for en, ja in _WORDS.values())
-    assert language_of("auto", "ja-JP,en;q=0.5") == "ja"
-    assert language_of("auto", "") == "en"
-    assert language_of("ja", "en") == "ja"
-    assert word("marked", "en", n=2).startswith("2")

@@ -113,7 +113,8 @@ def _add_download(parser: argparse.ArgumentParser) -> None:
         "--resize-mode",
         choices=("border", "keep_ratio", "center_crop", "no"),
         default="border",
-        help="border: a square with white edges, as MiniGPT-4 fetched its pictures (default)",
+        metavar="MODE",
+        help="border: a square with white edges, as MiniGPT-4 fetched its pictures (default); keep_ratio, center_crop, no",
     )
     pictures.add_argument("--processes", type=_some, default=16, metavar="N", help="(default: 16)")
     pictures.add_argument("--threads", type=_some, default=128, metavar="N", help="downloads at once (default: 128)")

@@ -14,7 +14,7 @@ from minigpt4o.common.errors import ConfigError, DataError, SkipSample
 from minigpt4o.conversation.answers import ANSWER_RULES
 from minigpt4o.conversation.batch import Decoding, Example
 from minigpt4o.conversation.encode import SampleEncoder
-from minigpt4o.conversation.objects import answered_about, in_original_frame
+from minigpt4o.conversation.objects import in_original_frame
 from minigpt4o.conversation.sample import Sample
 from minigpt4o.datasets.collate import collate
 from minigpt4o.models.ranking import Likelihood, rank_batch
@@ -111,8 +111,7 @@ class Answerer:
         template = self.encoder.template.serving
         raw = self.model.generate(self._batch(examples), decoding, stop=(*template.stop, *until))
         for (place, example), text in zip(examples.items(), raw, strict=True):
-            frame = answered_about(example.sample, example.geometries)
-            answers[place] = in_original_frame(ANSWER_RULES[template.answer](text), frame)
+            answers[place] = in_original_frame(ANSWER_RULES[template.answer](text), example.frame)
         return answers
 
     def likelihoods(self, samples: Sequence[Sample], answers: Sequence[Sequence[str]]) -> list[list[Likelihood]]:

@@ -15,15 +15,19 @@ from minigpt4o.serve.page.board_acts import BoardActs
 from minigpt4o.serve.page.controls import wished
 from minigpt4o.serve.page.drawing import colour, enlarged, labelled
 from minigpt4o.serve.page.layout import Layout
-from minigpt4o.serve.page.said import typed
+from minigpt4o.serve.page.said import literal, typed
 from minigpt4o.serve.page.saving import page_of
 from minigpt4o.serve.page.seen import media_seen, numbers, prompt_seen
 from minigpt4o.serve.page.shelf import Shelf
 from minigpt4o.serve.page.tasks import prompts_of, with_task
+from minigpt4o.serve.page.told import told
 from minigpt4o.serve.page.visitor import Visitor
 from minigpt4o.serve.page.words import LANGUAGES, language_of, word
 
 _CACHE_SECONDS = (600, 3600)  # how often uploads are looked through, and how old they may become
+
+
+_QUICK: dict[str, Any] = {"queue": False, "api_name": False, "show_progress": "hidden"}
 
 
 class Page:
@@ -46,7 +50,9 @@ class Page:
             self.board = BoardActs(self.ui, self.visitor, self.new_visitor)
             self.board.wire()
             self._wire_rest()
-            page.load(self.greet, [], [self.visitor, self.ui.language, *self.ui.worded], queue=False, api_name=False)
+            greeted = [self.visitor, self.ui.language, *self.ui.worded]
+            load = page.load(self.greet, [], greeted, queue=False, api_name=False)
+            load.then(self.look, [self.visitor, self.ui.language], self.ui.looked, **_QUICK)
         page.queue(max_size=config.max_queue, default_concurrency_limit=config.concurrency, api_open=False)
         return page
 
@@ -67,6 +73,7 @@ class Page:
         again = ui.chatbot.retry(self.retry, [visitor, *ui.controls], shown, concurrency_id="model", api_name=False)
         edited = ui.chatbot.edit(self.edit, [visitor, *ui.controls], shown, concurrency_id="model", api_name=False)
         undone = ui.chatbot.undo(self.undo, [visitor], shown, queue=False, api_name=False)
+        ui.chatbot.example_select(self.example, [], [ui.box], queue=False, api_name=False)
         ui.box.stop(self.stop, [visitor], None, queue=False, api_name="stop")
         going = [sent, again, edited]
         cleared = [
@@ -74,9 +81,7 @@ class Page:
             ui.chatbot.clear(self.reset, [visitor], shown, queue=False, cancels=going, api_name=False),
         ]
         for event in [*going, undone, *cleared]:
-            event.then(
-                self.look, [visitor, ui.language], ui.looked, queue=False, api_name=False, show_progress="hidden"
-            )
+            event.then(self.look, [visitor, ui.language], ui.looked, **_QUICK)
 
     def send(self, message: dict[str, Any], visitor: Visitor | None, *controls: Any) -> Iterator[tuple[Any, ...]]:
         visitor = visitor or self.new_visitor()
@@ -120,6 +125,14 @@ class Page:
             updates.close()  # type: ignore[attr-defined]
         yield gr.MultimodalTextbox(submit_btn=True, stop_btn=False), list(visitor.shown), visitor
 
+    def example(self, data: gr.SelectData) -> Any:
+        """The example of this number in the message; what a browser says of its words and files is not read."""
+        examples = self.ui.examples
+        if not isinstance(data.index, int) or not 0 <= data.index < len(examples):
+            return gr.skip()
+        text, files = examples[data.index]
+        return gr.MultimodalTextbox(value={"text": text, "files": list(files)})
+
     def stop(self, visitor: Visitor | None) -> None:
         if visitor is not None:
             visitor.stop()
@@ -150,11 +163,10 @@ class Page:
 
     def _wire_rest(self) -> None:
         ui, visitor = self.ui, self.visitor
-        quick: dict[str, Any] = {"queue": False, "api_name": False, "show_progress": "hidden"}
-        spoken = ui.language.input(self.speak, [ui.language, visitor], ui.worded, **quick)
+        spoken = ui.language.input(self.speak, [ui.language, visitor], [ui.hint, ui.saved, *ui.worded], **_QUICK)
         for task, button in ui.tasks.items():
             typed_so_far = [ui.box, ui.language, visitor]
-            button.click(_later(self.task, task), typed_so_far, [ui.box, ui.hint], **quick)
+            button.click(_later(self.task, task), typed_so_far, [ui.box, ui.hint], **_QUICK)
         ui.save.click(self.save, [visitor, ui.language], [ui.files, ui.saved], queue=False, api_name="save")
         opened = ui.open.upload(
             self.open, [ui.open, visitor, ui.language], [ui.chatbot, visitor, ui.saved], api_name=False
@@ -162,7 +174,7 @@ class Page:
         chosen, changed = [ui.model, visitor, ui.language], [ui.model, visitor, ui.hint]
         switched = ui.model.input(self.switch, chosen, changed, concurrency_id="model", api_name=False)
         for event in (opened, switched, spoken):
-            event.then(self.look, [visitor, ui.language], ui.looked, **quick)
+            event.then(self.look, [visitor, ui.language], ui.looked, **_QUICK)
 
     def greet(self, request: gr.Request) -> list[Any]:
         """The page in the language that the browser asks for."""
@@ -174,7 +186,7 @@ class Page:
         short = LANGUAGES.get(language, "en")
         if visitor is not None:
             visitor.language = short
-        return self.ui.in_language(short)
+        return ["", "", *self.ui.in_language(short)]  # what was said in the other language goes
 
     def task(
         self, task: str, message: dict[str, Any] | None, language: str, visitor: Visitor | None
@@ -201,10 +213,10 @@ class Page:
                 saved.write_text(session.to_json(), encoding="utf-8")
                 page.write_text(page_of(session, self.config.title, short), encoding="utf-8")
         except ChatError as error:
-            return gr.File(value=None, visible=False), str(error)
+            return gr.File(value=None, visible=False), literal(told(error, short))
         size = saved.stat().st_size / 2**20
-        told = word("too_large", short, n=f"{size:.1f}") if size > self.config.max_file_mb else word("files", short)
-        return gr.File(value=[str(saved), str(page)], visible=True), told
+        said = word("too_large", short, n=f"{size:.1f}") if size > self.config.max_file_mb else word("files", short)
+        return gr.File(value=[str(saved), str(page)], visible=True), said
 
     def open(self, path: str | None, visitor: Visitor | None, language: str) -> tuple[Any, ...]:
         """Go on with a saved chat."""
@@ -212,23 +224,27 @@ class Page:
         visitor = visitor or self.new_visitor(language)
         try:
             if path is None or Path(path).stat().st_size > self.config.max_file_mb * 2**20:
-                raise ChatError(f"Saved chats are taken up to {self.config.max_file_mb:g} MB.")
+                most = f"{self.config.max_file_mb:g}"
+                raise ChatError(f"Saved chats are taken up to {most} MB.", "large_saved", most=most)
             with visitor.awake() as session:
                 visitor.adopt(session.from_json(Path(path).read_bytes()))
-                told = session.note or word("opened", short)
+                notes = [told(note, short) for note in session.notes]
+                said = " ".join(notes) or word("opened", short)
         except ChatError as error:
-            told = str(error)
-        return visitor.shown, visitor, told
+            said = told(error, short)
+        return visitor.shown, visitor, literal(said)
 
     def switch(self, label: str, visitor: Visitor | None, language: str) -> tuple[Any, ...]:
         """Let another model answer; the conversation stays."""
-        visitor = visitor or self.new_visitor(language)
+        visitor, short = visitor or self.new_visitor(language), LANGUAGES.get(language, "en")
+        if label == visitor.label:  # gradio says so too when the list is only left with the keyboard
+            return gr.skip(), visitor, gr.skip()
         try:
             visitor.switch(label)
-            told = word("switched", LANGUAGES.get(language, "en"), name=label)
+            said = word("switched", short, name=label)
         except ChatError as error:
-            told = f"\u26a0 {error}"
-        return visitor.label, visitor, told
+            said = f"\u26a0 {told(error, short)}"
+        return visitor.label, visitor, literal(said)
 
 
 def _leave(visitor: Visitor | None) -> None:
@@ -249,8 +265,8 @@ def _annotated(visitor: Visitor) -> Any:
     if said is None or picture is None:
         return gr.AnnotatedImage(value=None, visible=False)
     large = enlarged(picture)
-    found = labelled(said.things, large.size)
-    shades = {f"{number + 1} {thing}": colour(number) for number, thing in enumerate(said.things)}
+    found = labelled(said.things, large.size, word("box", visitor.language))
+    shades = {name: colour(int(name.split()[0]) - 1) for _, name in found}
     return gr.AnnotatedImage(value=(large, found), color_map=shades, visible=True)
 
 

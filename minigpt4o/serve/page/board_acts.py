@@ -21,7 +21,7 @@ class BoardActs:
     def wire(self) -> None:
         """Say what happens when the board is used."""
         ui, visitor = self.ui, self.visitor
-        board = [ui.board, ui.which, ui.marked]
+        board = ui.drawn
         quick: dict[str, Any] = {"queue": False, "api_name": False, "show_progress": "hidden"}
         ui.box.change(self.attached, [ui.box, visitor, ui.language], [*board, visitor], **quick)
         ui.board.select(self.click, [visitor, ui.language], board, **quick)
@@ -32,10 +32,10 @@ class BoardActs:
         """The message being written has other files."""
         paths = list((message or {}).get("files") or [])
         if visitor is None and not paths:
-            return gr.skip(), gr.skip(), gr.skip(), visitor
+            return *[gr.skip()] * len(self.ui.drawn), visitor
         visitor = visitor or self.new_visitor(language)
         if paths == visitor.attached:
-            return gr.skip(), gr.skip(), gr.skip(), visitor
+            return *[gr.skip()] * len(self.ui.drawn), visitor
         return (*self.laid(visitor, paths, LANGUAGES.get(language, "en")), visitor)
 
     def click(self, visitor: Visitor | None, language: str, data: gr.SelectData) -> tuple[Any, ...]:
@@ -63,12 +63,15 @@ class BoardActs:
     def _drawn(self, visitor: Visitor | None, language: str) -> tuple[Any, ...]:
         board = visitor.board if visitor is not None else None
         if board is None or not board.pictures:
-            return None, gr.Dropdown(choices=[], value=None, visible=False), word("how", language)
+            nothing = gr.Image(value=None, visible=False), gr.Dropdown(choices=[], value=None, visible=False)
+            return *nothing, word("how", language), gr.Button(visible=False)
         names = [(f"{number + 1}. {media}", number) for number, (_, media) in enumerate(board.pictures)]
         if board.corner is not None:
             told = word("corner", language)
         elif board.boxes:
             told = word("marked", language, n=len(board.boxes))
         else:
-            told = word("how", language)
-        return board.shown(), gr.Dropdown(choices=names, value=board.chosen, visible=len(names) > 1), told
+            told = word("draw", language)
+        which = gr.Dropdown(choices=names, value=board.chosen, visible=len(names) > 1)
+        started = bool(board.boxes) or board.corner is not None
+        return gr.Image(value=board.shown(), visible=True), which, told, gr.Button(visible=started)

@@ -35,7 +35,8 @@ def wished(base: Decoding, values: Sequence[Any], config: Any) -> Decoding:
     for name, value in zip(BOUNDS, numbers, strict=True):
         least, most = bounds(name, config)
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise ChatError(f"{name.replace('_', ' ')} must be a number from {least:g} to {most:g}.")
+            told = f"{name.replace('_', ' ')} must be a number from {least:g} to {most:g}."
+            raise ChatError(told, "bad_number", name=name, least=f"{least:g}", most=f"{most:g}")
         chosen[name] = int(value) if name in ("num_beams", "max_new_tokens") else float(value)
     if base.min_new_tokens > chosen["max_new_tokens"]:
         chosen["min_new_tokens"] = chosen["max_new_tokens"]

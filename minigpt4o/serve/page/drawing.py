@@ -29,9 +29,6 @@ class Thing:
     words: str
     boxes: list[Box] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        return self.words or "box"
-
 
 def things_of(answer: str, size: tuple[int, int], image: int = 0) -> list[Thing]:
     """What an answer points at in a picture of (width, height); nothing if its boxes are not well-formed."""
@@ -55,6 +52,12 @@ def colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
+def ink(number: int) -> str:
+    """Black or white, whichever is read better on the colour of this number."""
+    red, green, blue = (int(colour(number)[i : i + 2], 16) for i in (1, 3, 5))
+    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"
+
+
 def coloured(answer: str) -> str:
     """The answer as HTML made of escaped words: phrases, or boxes alone, in their colours and numbered."""
     pattern = _PHRASE if _PHRASE.search(answer) else _BOX
@@ -62,7 +65,8 @@ def coloured(answer: str) -> str:
     for number, place in enumerate(pattern.finditer(answer)):
         words = place.group(1).strip() if pattern is _PHRASE else place.group()
         pieces.append(html.escape(answer[end : place.start()]))
-        pieces.append(f'<span style="color: {colour(number)}"><b>{html.escape(words)} [{number + 1}]</b></span>')
+        style = f"background: {colour(number)}; color: {ink(number)}; border-radius: 4px; padding: 0 5px"
+        pieces.append(f'<span style="{style}">{html.escape(words)} [{number + 1}]</span>')
         end = place.end()
     return "".join([*pieces, html.escape(answer[end:])])
 
@@ -91,7 +95,7 @@ def drawn(picture: Image.Image, things: Sequence[Thing]) -> Image.Image:
             x2, y2 = max(x1 + 1, x2), max(y1 + 1, y2)
             pen.rectangle((x1 - 2, y1 - 2, x2 + 2, y2 + 2), outline="white", width=thick + 4)  # seen on its own colour
             pen.rectangle((x1, y1, x2, y2), outline=colour(number), width=thick)
-            _label(pen, (x1, y1), str(number + 1), font, colour(number), canvas.size)
+            _label(pen, (x1, y1), number, font, canvas.size)
     return canvas
 
 
@@ -107,13 +111,18 @@ def marked(picture: Image.Image, boxes: Sequence[Box], corner: tuple[float, floa
     return canvas
 
 
-def labelled(things: Sequence[Thing], size: tuple[int, int]) -> list[tuple[tuple[int, int, int, int], str]]:
-    """Boxes with numbered names, as gradio's AnnotatedImage takes them, in a picture shown at (width, height)."""
+def labelled(
+    things: Sequence[Thing], size: tuple[int, int], box_alone: str
+) -> list[tuple[tuple[int, int, int, int], str]]:
+    """Boxes with numbered names, as gradio's AnnotatedImage takes them, in a picture shown at (width, height).
+
+    `box_alone` is what a box without words is called.
+    """
     found = []
     for number, thing in enumerate(things):
         for box in thing.boxes:
             x1, y1, x2, y2 = (round(v) for v in _on(box, size))
-            found.append(((x1, y1, max(x1 + 1, x2), max(y1 + 1, y2)), f"{number + 1} {thing}"))
+            found.append(((x1, y1, max(x1 + 1, x2), max(y1 + 1, y2)), f"{number + 1} {thing.words or box_alone}"))
     return found
 
 
@@ -123,10 +132,11 @@ def _on(box: Box, size: tuple[int, int]) -> tuple[float, float, float, float]:
     return x1 * across, y1 * down, x2 * across, y2 * down
 
 
-def _label(pen: Any, at: tuple[float, float], text: str, font: Any, shade: str, size: tuple[int, int]) -> None:
-    """A number on a patch of its colour, inside the picture."""
+def _label(pen: Any, at: tuple[float, float], number: int, font: Any, size: tuple[int, int]) -> None:
+    """The thing's number, from 1, on a patch of its colour, inside the picture."""
+    text = str(number + 1)
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     width, height = right - left + 10, bottom - top + 8
     x, y = min(at[0], size[0] - width), at[1] - height if at[1] >= height else at[1]
-    pen.rectangle((x, y, x + width, y + height), fill=shade)
-    pen.text((x + 5 - left, y + 4 - top), text, fill="white", font=font)
+    pen.rectangle((x, y, x + width, y + height), fill=colour(number))
+    pen.text((x + 5 - left, y + 4 - top), text, fill=ink(number), font=font)

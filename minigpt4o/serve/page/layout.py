@@ -53,7 +53,12 @@ class Layout:
     @property
     def looked(self) -> list[Any]:
         """What `Page.look` fills."""
-        return [self.board, self.which, self.marked, self.boxes, self.media, self.numbers, self.prompt, self.raw]
+        return [*self.drawn, self.boxes, self.media, self.numbers, self.prompt, self.raw]
+
+    @property
+    def drawn(self) -> list[Any]:
+        """What `BoardActs.laid` fills."""
+        return [self.board, self.which, self.marked, self.no_boxes]
 
     # ---- parts ----
 
@@ -82,6 +87,7 @@ class Layout:
             self.language = gr.Radio(
                 list(LANGUAGES),
                 value=named,
+                label=" / ".join(word("language", short) for short in LANGUAGES.values()),
                 show_label=False,
                 container=False,
                 scale=1,
@@ -91,6 +97,7 @@ class Layout:
 
     def _chat(self) -> None:
         config = self.config
+        self.examples = _examples(config.examples)
         # It shows what the server remembers: what a browser sends as history is never read.
         self.chatbot = self._add(
             gr.Chatbot,
@@ -108,35 +115,40 @@ class Layout:
             feedback_options=None,
             group_consecutive_messages=False,  # in a group, gradio 6.31 cannot edit words that follow a file
             buttons=["copy"],
+            examples=[{"text": text, "files": list(files)} for text, files in self.examples],
         )
-        with gr.Row(elem_id="tasks"):
+        for example in self.chatbot.examples or []:  # not removed with the uploads that have become old
+            self.chatbot.keep_in_cache.update(file["path"] for file in example["files"])
+        with gr.Row(elem_id="under"):
             shown = (
                 [task for task in TASKS if not config.tasks or task in config.tasks] if "image" in self.kinds else []
             )
-            self.tasks = {task: self._add(gr.Button, f"task_{task}", "value", size="sm") for task in shown}
+            with gr.Row(elem_id="tasks"):
+                self.tasks = {task: self._add(gr.Button, f"task_{task}", "value", size="sm") for task in shown}
+            self.new = self._add(gr.Button, "new", "value", size="sm", elem_id="new")
         self.hint = gr.Markdown("", elem_id="hint")
         self.box = self._message_box()
-        self.new = self._add(gr.Button, "new", "value", size="sm", elem_id="new")
-        examples = _examples(config.examples)
-        if examples:
-            with self._add(gr.Accordion, "examples", open=True, elem_id="examples"):
-                gr.Examples(examples, inputs=[self.box], cache_examples=False, label="")
 
     def _message_box(self) -> Any:
         """The place to type, attach and record, for the media this model takes."""
         kinds = self.kinds
         sources: list[Any] = (["upload"] if kinds else []) + (["microphone"] if "audio" in kinds else [])
         box = gr.MultimodalTextbox(
+            label=word("message", self._start),
             show_label=False,
             placeholder=self._ask(self._start),
             file_count="multiple",
-            file_types=kinds or None,
+            file_types=None,  # judged by content, and refused in the chat; gradio would refuse by name, in silence
             sources=sources,
             max_plain_text_length=self.config.max_text_chars,
             autofocus=True,
             elem_id="message",
         )
-        self._named.append((box, lambda language: gr.MultimodalTextbox(placeholder=self._ask(language))))
+
+        def update(language: str) -> Any:
+            return gr.MultimodalTextbox(label=word("message", language), placeholder=self._ask(language))
+
+        self._named.append((box, update))
         return box
 
     def _ask(self, language: str) -> str:
@@ -146,11 +158,12 @@ class Layout:
     def _beside(self) -> None:
         pictures = "image" in self.kinds
         with self._add(gr.Accordion, "picture", open=pictures, visible=pictures):
-            self.marked = gr.Markdown(word("how", self._start), elem_id="marked")
+            self.which = self._add(gr.Dropdown, "which", choices=[], visible=False, elem_id="which")
             plain: dict[str, Any] = {"type": "pil", "interactive": False, "buttons": [], "height": 300}
-            self.board = self._add(gr.Image, "board", elem_id="board", show_label=False, **plain)
-            self.which = self._add(gr.Dropdown, "which", choices=[], visible=False)
-            self.no_boxes = self._add(gr.Button, "no_boxes", "value", size="sm", elem_id="no-boxes")
+            self.board = self._add(gr.Image, "board", elem_id="board", show_label=False, visible=False, **plain)
+            # Below the picture: it does not move between two clicks, however long the sentence is.
+            self.marked = gr.Markdown(word("how", self._start), elem_id="marked")
+            self.no_boxes = self._add(gr.Button, "no_boxes", "value", size="sm", visible=False, elem_id="no-boxes")
             self.boxes = self._add(gr.AnnotatedImage, "answered", visible=False, height=320, elem_id="boxes")
         self._sampling()
         with self._add(gr.Accordion, "seen", open=False, elem_id="seen"):
@@ -188,11 +201,11 @@ class Layout:
                 )
 
 
-def _examples(lines: Sequence[str]) -> list[list[dict[str, Any]]]:
-    """`file|file|question` lines whose files exist."""
+def _examples(lines: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Words and files of `file|file|question` lines whose files exist."""
     found = []
     for line in lines:
         *files, text = line.split("|")
         if all(Path(file).is_file() for file in files):
-            found.append([{"text": text, "files": files}])
+            found.append((text, files))
     return found

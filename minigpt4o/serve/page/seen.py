@@ -91,7 +91,7 @@ def numbers(last: Answering | None, language: str) -> str:
         "answer_tokens": last.answer_tokens,
         "first": first,
         "speed": speed,
-        "ended": last.finish_reason or "-",
+        "ended": word(f"ended_{last.finish_reason}", language) if last.finish_reason else "-",
     }
     return "\n".join(["| | |", "|---|---:|", *(f"| {word(key, language)} | {value} |" for key, value in rows.items())])
 

@@ -39,6 +39,7 @@ class Shelf:
     def __init__(self, makers: Mapping[str, Callable[[], ChatSession]], most: int = 1) -> None:
         self.makers, self.most = dict(makers), max(most, 1)
         self._open: OrderedDict[str, ChatSession] = OrderedDict()  # the least lately used first
+        self._opening: set[str] = set()  # by somebody, who does not hold the lock meanwhile
         self._held: Counter[str] = Counter()  # answers being given by each
         self._changed = threading.Condition(threading.RLock())
         self._visitors: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -60,38 +61,60 @@ class Shelf:
     def hold(self, label: str) -> Iterator[ChatSession]:
         """A session of the model, which stays open meanwhile. Raises ChatError if it cannot be opened."""
         with self._changed:
-            session = self._opened(label)
+            ours = self._must_open(label)
             self._held[label] += 1
         try:
+            session = self._made(label) if ours else self._open[label]
             yield session
         finally:
             with self._changed:
                 self._held[label] -= 1
                 self._changed.notify_all()
 
-    def _opened(self, label: str) -> ChatSession:
+    def is_open(self, label: str) -> bool:
+        """Whether the model answers at once."""
+        with self._changed:
+            return label in self._open
+
+    def _must_open(self, label: str) -> bool:
+        """Wait until the model is open, or until there is room for it: then it is the caller who opens it."""
         if label not in self.makers:
-            raise ChatError("There is no such model here; please choose one of the list.")
-        if label not in self._open:
-            while len(self._open) >= self.most:
+            raise ChatError("There is no such model here; please choose one of the list.", "no_model")
+        while label not in self._open:
+            patience = None
+            if label not in self._opening:
+                if len(self._open) + len(self._opening) < self.most:
+                    self._opening.add(label)
+                    return True
                 idle = [name for name in self._open if not self._held[name]]
                 if idle:
                     self._close(idle[0])
-                elif not self._changed.wait(_PATIENCE):
-                    raise ChatError("Other models are busy answering; please try again in a while.")
-            if label not in self._open:  # meanwhile another visitor may have opened it
-                self._open[label] = self._made(label)
+                    continue
+                patience = _PATIENCE
+            if not self._changed.wait(patience):
+                raise ChatError("Other models are busy answering; please try again in a while.", "models_busy")
         self._open.move_to_end(label)
-        return self._open[label]
+        return False
 
     def _made(self, label: str) -> ChatSession:
+        """Open a model, which may take minutes; nobody who talks to another one waits."""
+        session = None
         try:
-            return self.makers[label]()
+            session = self.makers[label]()
         except Minigpt4oError as error:
             log.error("the model %r cannot be opened: %s", label, error)
         except Exception:  # whatever a foreign file may cause: the page lives on
             log.exception("the model %r cannot be opened", label)
-        raise ChatError(f"The model {label} cannot be opened; the reason is in the log of the server.")
+        finally:
+            with self._changed:
+                self._opening.discard(label)
+                if session is not None:
+                    self._open[label] = session
+                self._changed.notify_all()
+        if session is not None:
+            return session
+        told = f"The model {label} cannot be opened; the reason is in the log of the server."
+        raise ChatError(told, "model_fails", name=label)
 
     def _close(self, label: str) -> None:
         session = self._open.pop(label)

@@ -10,7 +10,6 @@ from typing import Any
 
 from PIL import Image
 
-from minigpt4o.conversation.objects import in_original_frame
 from minigpt4o.conversation.sample import Box, Media
 from minigpt4o.serve.chat import ChatSession, Exchange
 from minigpt4o.serve.limits import ChatError, Limits, ensure_count, read_media
@@ -20,6 +19,8 @@ from minigpt4o.serve.page.files import Files
 from minigpt4o.serve.page.said import Said, literal
 from minigpt4o.serve.page.saving import about
 from minigpt4o.serve.page.shelf import Shelf
+from minigpt4o.serve.page.told import told
+from minigpt4o.serve.page.words import word
 
 _SECONDS_BETWEEN_UPDATES = 0.1  # of the page while an answer grows
 
@@ -189,27 +190,35 @@ class Visitor:
     ) -> Iterator[None]:
         answer = ""
         said.over = False
+        if self.shelf is not None and not self.shelf.is_open(self.label):
+            said.reply = word("loading", self.language, name=self.label)
         yield
         try:
             with self.awake() as session:
+                if said.reply:  # it is open now
+                    said.reply = ""
+                    yield
                 if wish is not None:
                     wish(session)
-                session.note = ""
+                session.notes = []
                 with contextlib.closing(ask(session)) as pieces:
                     updated = 0.0
                     for piece in pieces:
-                        said.kept, said.note = True, session.note
+                        said.kept, said.note = True, self._noted(session)
                         answer += piece
                         said.reply = literal(answer)
                         if time.monotonic() - updated > _SECONDS_BETWEEN_UPDATES:
                             updated = time.monotonic()
                             yield
-                said.kept, said.note = True, session.note
+                said.kept, said.note = True, self._noted(session)
                 self._finish(said, session.exchanges[-1].answer, len(session.exchanges) - 1)
         except ChatError as error:
             said.kept, said.over = False, True
-            said.reply = literal(f"\u26a0 {error}")
+            said.reply = literal(f"\u26a0 {told(error, self.language)}")
         yield
+
+    def _noted(self, session: ChatSession) -> str:
+        return " ".join(told(note, self.language) for note in session.notes)
 
     def _asked(self, session: ChatSession, said: Said) -> Generator[str, None, None]:
         """Read what was sent, and ask."""
@@ -246,15 +255,12 @@ class Visitor:
         said.over = True
         session = self.session
         assert session is not None
-        said.reply = literal(answer) or "(no words)"
+        said.reply = literal(answer) or word("no_words", self.language)
         pictures = self._pictures(number)
         image = about(session.exchanges[number], pictures)
         picture = upright(pictures[image]) if image is not None else None
         if picture is None:
             return
-        last = session.last
-        if last is not None and last.geometries and number == len(session.exchanges) - 1:
-            answer = in_original_frame(answer, last.geometries[image or 0])
         said.things = things_of(answer, picture.size, image or 0)
         if said.things and image is not None:
             said.picture = image
