@@ -42,14 +42,15 @@ from minigpt4o.serve.limits import ChatError, EngineBusy, explain
 __all__ = ["Answering", "Engine", "EngineBusy", "EngineSizes", "EngineStats"]
 
 log = logging.getLogger(__name__)
-_RUNNING: weakref.WeakSet[Engine] = weakref.WeakSet()
+_RUNNING: dict[threading.Thread, Queue] = {}  # also those of engines that nobody holds any more
 
 
 @atexit.register
 def _close_all() -> None:
     """Threads that compute while the interpreter is taken down may crash it."""
-    for engine in list(_RUNNING):
-        engine.close()
+    for thread, queue in list(_RUNNING.items()):
+        queue.close()
+        thread.join()
 
 
 class Engine:
@@ -179,6 +180,8 @@ class Engine:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:
-                _RUNNING.add(self)
                 self._thread = threading.Thread(target=self._worker.run, name="engine", daemon=True)
                 self._thread.start()
+                for ended in [thread for thread in list(_RUNNING) if not thread.is_alive()]:
+                    _RUNNING.pop(ended, None)
+                _RUNNING[self._thread] = self._queue
