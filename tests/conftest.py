@@ -1,8 +1,20 @@
 """What is derived from the data of tests is kept apart from what the person at this machine has derived."""
 
+import logging
 import os
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _quiet_afterwards():
+    """A command run inside a test sets the logging of the whole process up; the next test is not to speak for it."""
+    ours = logging.getLogger("minigpt4o")
+    before, level, spread = list(ours.handlers), ours.level, ours.propagate
+    yield
+    ours.handlers[:] = before
+    ours.setLevel(level)
+    ours.propagate = spread
 
 
 @pytest.fixture(scope="session", autouse=True)
