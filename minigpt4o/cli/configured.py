@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from minigpt4o.cli.habits import habit_options
+from minigpt4o.cli.help import USES
 from minigpt4o.cli.listing import print_config, print_kind, say
-from minigpt4o.cli.parser import USES
 from minigpt4o.common.config import Settings, load_settings
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.log import rank_of_environment
@@ -105,6 +105,10 @@ def load(args: argparse.Namespace) -> Settings | None:
     if args.print_config and rank_of_environment() == 0:
         print_config(settings)
     if args.check:
+        if args.command in USES:
+            from minigpt4o.serve.inference import chat_config
+
+            chat_config(settings)  # what could answer nothing is a problem, too
         names = ", ".join(settings.datasets) or "none"
         say(
             f"ok: {settings.path}: model {settings.model.name}, runner {settings.run.name},"

@@ -12,12 +12,13 @@ from minigpt4o.common.errors import ConfigError
 from minigpt4o.common.source import nearest
 
 WIDTH = 78  # of a text: a terminal has 80 columns
+USES = ("demo", "chat", "predict", "serve")  # commands that answer with a model that was trained
 # What a newcomer looks for -> the commands that do it, in the order of a day's work.
 GROUPS = {
     "begin": ("quickstart", "doctor", "list"),
     "data": ("data", "toy-world", "tokenizer"),
     "train and measure": ("train", "eval", "report"),
-    "talk to it": ("demo", "chat", "predict", "serve"),
+    "talk to it": USES,
     "hand it on": ("export", "convert"),
     "of this program": ("docs-config", "completion"),
 }

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from minigpt4o import __version__
 from minigpt4o.cli import quickstart, using
 from minigpt4o.cli.data import arguments as data
-from minigpt4o.cli.help import Parser, examples, overview
+from minigpt4o.cli.help import USES, Parser, examples, overview
 
 ABOUT = "Align frozen vision, audio and language models; talk to the result."
-USES = ("demo", "chat", "serve", "predict")  # commands that answer with a model that was trained
 CONFIGURED = {
     "train": "train what a YAML describes; what was stopped goes on",
     "eval": "measure what a YAML describes, and write a report",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import signal
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 from minigpt4o.cli.steps import Outcome, Step, run_steps
 from minigpt4o.cli.using import some
+from minigpt4o.common.cores import cores
 from minigpt4o.common.errors import ConfigError, Minigpt4oError
 
 LOGS = Path("output/toy/quickstart")
@@ -100,9 +100,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="do every step again, even if it is done")
     steps = [act.name for row in PLAN for act in row]
     parser.add_argument("--until", choices=steps, metavar="STEP", help=f"stop after this step: {', '.join(steps)}")
-    parser.add_argument(
-        "--cores", type=some, default=usable_cores(), metavar="N", help="default: the cores of this machine"
-    )
+    parser.add_argument("--cores", type=some, default=cores(), metavar="N", help="default: the cores of this machine")
     parser.set_defaults(run=run)
     return parser
 
@@ -204,11 +202,6 @@ def _key(before: str, act: Act) -> str:
 
 def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
-
-
-def usable_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _require_checkout() -> None:

@@ -26,6 +26,6 @@ def orientation(picture: Image.Image) -> int:
 
 
 def seen_size(picture: Image.Image) -> tuple[int, int]:
-    """(width, height) of an open picture as it is seen upright; its pixels are not decoded."""
+    """(width, height) of an open picture as it is seen upright; pixels are decoded of a PNG alone, to look behind."""
     width, height = picture.size
     return (height, width) if orientation(picture) in _LYING else (width, height)

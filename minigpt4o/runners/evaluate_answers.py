@@ -192,10 +192,10 @@ class Questioner:
         return {place: clean(answer) for place, answer in zip(examples, answers, strict=True)}
 
     def _row(self, item: Item, raw: str | None, ranked: Ranked | None, frame: Geometry | None) -> Row:
-        """The answer with its boxes in the frame of the original picture, as the true ones are."""
+        """The answer with its boxes in the frame of the original picture, as the true ones and those of choices are."""
         chosen = ranked.answer if ranked is not None else raw
         assert chosen is not None, f"{item.sample.id}: the task neither generates nor gives choices"
-        answer = in_original_frame(chosen, frame)
+        answer = chosen if ranked is not None else in_original_frame(chosen, frame)
         row: Row = self.task.prediction(item.sample, self.prompt_text(item.sample), answer, item.donor).row()
         if answer != chosen:
             row["meta"]["raw_answer"] = chosen

@@ -17,10 +17,9 @@ from minigpt4o.runners.evaluate_folder import RESULTS
 from minigpt4o.runners.evaluate_items import CONDITIONS
 from minigpt4o.runners.evaluate_journal import Row, whole_lines
 from minigpt4o.runners.evaluate_results import Scored, Tree, scored
-from minigpt4o.runners.report_compare import write_comparison
+from minigpt4o.runners.report_compare import P_MEANS, write_comparison
 
 COMPARED = "compare.json"
-P_MEANS = "McNemar's exact test; answers about one picture or sound are tossed together"
 
 
 @dataclass(frozen=True)

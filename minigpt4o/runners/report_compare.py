@@ -13,6 +13,7 @@ from minigpt4o.runners.report_html import facts, framed, table, text
 from minigpt4o.runners.report_tables import LOWER, number
 
 Tree = Mapping[str, Any]
+P_MEANS = "McNemar's exact test; answers about one picture or sound are tossed together"
 _BETTER = {"a": "A", "b": "B"}
 
 
@@ -28,8 +29,7 @@ def comparison(tree: Tree) -> str:
     clear = sum(row["better"] != "even" for row in tree["rows"])
     note = (
         f"{clear} of {len(tree['rows'])} intervals leave 0 out; if nothing differed, about one in twenty would. "
-        "Only A, only B: answers right in that one alone; p: McNemar's exact test, in which answers about one picture "
-        "or sound are tossed together."
+        f"Only A, only B: answers right in that one alone; p: {P_MEANS}."
     )
     sections = [("differences", "B minus A", _rows(main) + f'<p class="soft">{text(note)}</p>')]
     if rest:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from minigpt4o.common import distributed
+from minigpt4o.common.cores import cores
 from minigpt4o.common.distributed import World
 from minigpt4o.common.errors import CheckpointError, ConfigError, Minigpt4oError
 from minigpt4o.common.files import TMP_PREFIX, room_on_disk
@@ -264,6 +265,6 @@ def exported(runner: Runner) -> Iterator[Path | None]:
 
 
 def _threads(local_size: int) -> int:
-    """OMP_NUM_THREADS if the user or a launcher set it, else this machine's cores divided by its processes."""
+    """OMP_NUM_THREADS if the user or a launcher set it, else our cores shared among this machine's ranks."""
     wished = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wished) if wished.isdigit() and int(wished) else max(1, (os.cpu_count() or 1) // max(local_size, 1))
+    return int(wished) if wished.isdigit() and int(wished) else max(1, cores() // max(local_size, 1))

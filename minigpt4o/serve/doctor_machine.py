@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from minigpt4o.common.cache import cache_dir
+from minigpt4o.common.cores import cores
 from minigpt4o.common.weight_files import ENV, weight_folders
 from minigpt4o.serve.doctor import Check
 
@@ -39,7 +40,7 @@ def gpu() -> Iterator[Check]:
             )
             yield Check("gpu", "bad", f"{built} finds no usable GPU, though driver {driver} is here", mend)
         else:
-            yield Check("gpu", "ok", f"{built}: no GPU here, the CPU computes ({os.cpu_count()} cores)")
+            yield Check("gpu", "ok", f"{built}: no GPU here, the CPU computes ({cores()} cores)")
         return
     for index in range(torch.cuda.device_count()):
         free, whole = torch.cuda.mem_get_info(index)

@@ -207,6 +207,21 @@ def test_a_letterbox_is_answered_in_its_own_frame_and_read_back(
         assert in_original_frame(learned(one, example), example.geometries[0]) == "{<10><10><50><50>}"
 
 
+def test_a_prompt_s_frame_is_that_of_its_last_question_and_its_history_keeps_the_pictures_of_its_answers(
+    encoder: Callable[..., SampleEncoder],
+) -> None:
+    one = encoder(keep_aspect="pad")
+    words = ("<image><image>where is <bbox>?", "{<10><10><50><50>}", "and <bbox>?", "")
+    first, second = DOG, replace(CAT, xyxy=(8, 4, 20, 20), image_size=(40, 80), image=1)
+    for boxes in ([first, second], [second, first]):
+        sample = talk(*words, boxes=boxes, images=[picture(), picture((40, 80))])
+        example = one.prompt(sample, RNG)
+        assert example.frame is example.geometries[boxes[1].image]
+        said = "{<10><30><50><50>}" if boxes[0] is first else "{<30><10><50><50>}"
+        assert said in one.tokenizer.decode([i for i in example.input_ids.tolist() if i >= 0]).split("and")[0]
+    assert encoder().prompt(sample, RNG).frame is None
+
+
 def test_a_flip_or_a_crop_moves_the_learned_box_with_the_picture(encoder: Callable[..., SampleEncoder]) -> None:
     sample = talk("<image>where is the dog?", "<bbox>", boxes=[DOG], images=[picture()])
     flipping = encoder(flip=1.0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
+import struct
 import tracemalloc
+import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +20,7 @@ from minigpt4o.conversation.sample import Box, Media, Sample, Turn
 from minigpt4o.datasets.prepare.health import Look, Looker, SplitHealth, near_hash
 from minigpt4o.datasets.prepare.health_report import duplicates, lengths, published_counts, shared
 from minigpt4o.datasets.prepare.scripts import script_of, script_of_turns
-from minigpt4o.datasets.prepare.stats import Measurer, SplitStats, picture_size
+from minigpt4o.datasets.prepare.stats import HEAD, Measurer, SplitStats, picture_size
 from minigpt4o.datasets.prepare.walk import spread, walk
 
 
@@ -213,3 +216,16 @@ def test_the_size_of_a_picture_is_read_from_its_head_and_upright(tmp_path, monke
     assert picture_size(Media(path=str(tmp_path / "a.jpg"))) == picture_size(inside) == (200, 300)
     monkeypatch.setattr("minigpt4o.datasets.prepare.stats.HEAD", 16)  # a header longer than the first piece
     assert picture_size(inside) == (200, 300) and picture_size(Media(data=b"")) is None
+
+
+def test_the_orientation_of_a_picture_may_stand_behind_its_pixels(tmp_path) -> None:
+    file, exif = io.BytesIO(), Image.Exif()
+    Image.effect_noise((400, 300), 60).save(file, "PNG")
+    exif[0x0112] = 6
+    body = b"eXIf" + exif.tobytes()[6:]
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    plain = file.getvalue()
+    end = plain.rindex(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(plain[:end] + chunk + plain[end:])
+    assert len(plain) > HEAD
+    assert picture_size(Media(path=str(tmp_path / "a.png"))) == (300, 400)

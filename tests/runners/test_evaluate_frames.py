@@ -19,6 +19,7 @@ from minigpt4o.conversation.opening import open_encoder
 from minigpt4o.conversation.template import load_template
 from minigpt4o.runners.evaluate_answers import MediaCache, Questioner
 from minigpt4o.runners.evaluate_items import collect
+from minigpt4o.runners.evaluate_ranking import Ranked
 
 SIZE, DOG = (80, 40), [8, 4, 32, 16]  # x, y, width, height: {<10><10><50><50>} of the picture
 
@@ -103,3 +104,12 @@ def test_the_written_prompt_shows_boxes_and_no_marks(asked: Any) -> None:
     sample = asked.sample(0, random.Random(0))
     assert "<bbox>" in sample.turns[0].text
     assert "what is {<10><10><50><50>}?" in one.prompt_text(sample)
+
+
+def test_a_choice_that_is_a_box_is_that_of_the_original_picture_and_is_not_moved(asked: Any) -> None:
+    one = questioner(keep_aspect="pad")
+    item = collect(asked, one.task, "refer", "en", None, 0).items[0]
+    frame = one.encoder.prompt(item.sample, random.Random(0)).frame
+    assert frame is not None and not frame.whole
+    row = one._row(item, None, Ranked("{<10><10><50><50>}", {}), frame)
+    assert row["answer"] == "{<10><10><50><50>}" and "raw_answer" not in row["meta"]

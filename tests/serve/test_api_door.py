@@ -16,7 +16,7 @@ from minigpt4o.common.errors import ConfigError
 from minigpt4o.serve import api as api_package
 from minigpt4o.serve.api.options import Options, is_loopback, options_of
 from minigpt4o.serve.api.running import listen
-from minigpt4o.serve.api.service import name_of
+from minigpt4o.serve.api.service import READERS, name_of
 
 KEY = "a-key-that-nobody-guesses"
 
@@ -103,6 +103,34 @@ def test_closing_ends_answers_with_a_word(make_session) -> None:
             assert answer.result(30).status_code == 503
         assert ask(api.url, "and now?").status_code == 503
         assert httpx.get(f"{api.url}/health").status_code == 503
+
+
+@pytest.mark.parametrize("begun", [1, 9])  # of the latter most have to wait for a thread that reads them
+def test_closing_is_told_to_those_who_are_still_being_read(make_session, monkeypatch, begun) -> None:
+    with serving(make_session()) as api:
+        read, go, reading = api.service._read, threading.Event(), []
+
+        def slowly(body: bytes):
+            reading.append(body)
+            assert go.wait(10)
+            return read(body)
+
+        monkeypatch.setattr(api.service, "_read", slowly)
+        with ThreadPoolExecutor(begun) as pool:
+            found = [pool.submit(ask, api.url, f"what {i}?") for i in range(begun)]
+            until(lambda: len(reading) == min(begun, READERS))
+            time.sleep(0.2)  # the others are in the queue of the readers
+            api.service.close()
+            go.set()
+            errors = [one.result(20).json()["error"]["code"] for one in found]
+        assert errors == ["shutting_down"] * begun
+
+
+def test_what_is_longer_than_the_model_has_one_code_whoever_notices(make_session) -> None:
+    for context in (0, 10_000):  # the latter: more than the language model has
+        with serving(make_session(context=context)) as api:
+            response = ask(api.url, "what is there? " * 300)
+            assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
 
 
 def test_a_fault_of_the_model_is_told_without_insides_and_the_next_is_served(make_session, monkeypatch) -> None:

@@ -14,11 +14,12 @@ import httpx
 import pytest
 from api_server import ask, data_url, image, said, serving, until, user
 
+from minigpt4o.common.cores import cores
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.serve.api import body, patience, running
 from minigpt4o.serve.api.options import Options, options_of
 from minigpt4o.serve.api.waiting_room import waiting_room
-from minigpt4o.serve.threads import cores, share_cores
+from minigpt4o.serve.threads import share_cores
 
 CHAT = "/v1/chat/completions"
 KEY = "a-key-that-nobody-guesses"

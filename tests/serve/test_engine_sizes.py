@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 import pytest
 from api_server import serving
 
+from minigpt4o.cli import main
 from minigpt4o.cli.parser import parse
 from minigpt4o.common.config import load_settings
 from minigpt4o.common.errors import ConfigError
@@ -47,6 +48,9 @@ def test_what_could_answer_nothing_is_told_before_a_model_is_loaded(demo_yaml, o
     settings = load_settings(demo_yaml, ["run.do_sample=true", f"run.{option}"])
     with pytest.raises(ConfigError, match=rf"^run: .*{option.partition('=')[0]} is {option.partition('=')[2]}"):
         chat_config(settings)
+    check = ["--check", "run.do_sample=true", f"run.{option}"]
+    assert main(["chat", "--cfg-path", str(demo_yaml), *check]) == 2
+    assert main(["chat", "--cfg-path", str(demo_yaml), *check[:2]]) == 0
 
 
 def test_an_engine_knows_no_other_sizes(tiny_model, tiny_encoder) -> None:

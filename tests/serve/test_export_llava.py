@@ -140,7 +140,7 @@ def test_adapters_of_these_exports_say_something(found) -> None:
         assert (found[name]["folder"] / "adapter" / "adapter_model.safetensors").is_file()
     for name in ("mlp", "text"):
         model = found[name]["session"].model
-        said = [float(p.abs().max()) for n, p in model.named_parameters() if ".lora_B." in n]
+        said = [float(p.detach().abs().max()) for n, p in model.named_parameters() if ".lora_B." in n]
         assert said and min(said) > 0.1
 
 
@@ -215,6 +215,14 @@ def test_a_processor_that_opens_other_pictures_is_not_taken(words, tmp_path) -> 
     (tmp_path / "out" / "chat_template.jinja").write_text("{{ messages[0].content[1].text }} <image>")
     with pytest.raises(CheckpointError, match="its processor writes another prompt: at place 0"):
         ensure_same_prompt(export)
+
+
+def test_pictures_that_are_padded_travel_with_our_own_code(words, tmp_path) -> None:
+    run = {"vis_processor": {"name": "image_augment", "image_size": 32, "keep_aspect": "pad"}}
+    padded = exporting.settings_file(tmp_path, node(words, encoder(tmp_path, "CLIP")), run)
+    told = exporting.export(str(padded), tmp_path / "out")
+    assert "not as LlavaForConditionalGeneration: its pictures are opened by ImageAugment" in told
+    assert "form: Aligned" in told and "the same images" in told
 
 
 def test_float32_is_judged_by_what_is_left_in_float64(found) -> None:

@@ -21,7 +21,7 @@ from minigpt4o.conversation.sample import MARKS, Media, Sample
 from minigpt4o.datasets.base import Builder
 from minigpt4o.datasets.prepare.scripts import script_of_turns
 from minigpt4o.datasets.prepare.walk import drawn
-from minigpt4o.processors.orientation import seen_size
+from minigpt4o.processors.orientation import DAMAGED, seen_size
 
 HEAD = 1 << 16  # bytes in which a picture's header almost always lies
 PERCENTILES = (1, 25, 50, 75, 99)
@@ -138,8 +138,10 @@ def picture_size(media: Media) -> tuple[int, int] | None:
     for limit in (HEAD, -1):  # a few headers are longer: those files are read whole
         try:
             with Image.open(io.BytesIO(_head(media, limit))) as image:
+                if limit > 0:
+                    image.getexif()  # raises where it may stand behind the pixels, as in a PNG
                 return seen_size(image)
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        except (*DAMAGED, Image.DecompressionBombError):
             continue
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minigpt4o.common.errors import ConfigError
 from minigpt4o.conversation.jinja import SLOT
 
 
@@ -14,10 +15,13 @@ def picture_processor(
 
     It serves BLIP-2 too: transformers' `Blip2Processor` writes all places in front of BOS and forgets chat templates.
     Of a picture it counts patches of `patch` pixels (0: the whole picture is one); the rest is "additional".
+    Raises ConfigError for `pictures` that are not just resized.
     """
     from transformers import LlavaProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+    if not hasattr(pictures, "mean"):
+        raise ConfigError(f"its pictures are opened by {type(pictures).__name__}; transformers' are resized as a whole")
     side = model.encoders["image"].image_size
     square = {"height": side, "width": side}
     opener = CLIPImageProcessorPil(

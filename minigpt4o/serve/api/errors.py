@@ -40,7 +40,9 @@ def of_refusal(error: ChatError, param: str | None = "messages") -> ApiError:
     """Of what the engine does not take."""
     if isinstance(error, EngineBusy):
         return busy(str(error))
-    return invalid(str(error), param)
+    if error.kind == "closing":
+        return closing()
+    return invalid(str(error), param, "context_length_exceeded" if error.kind == "long_prompt" else None)
 
 
 def busy(message: str) -> ApiError:

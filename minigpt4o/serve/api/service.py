@@ -47,9 +47,14 @@ class Service:
         if self.closing:
             raise closing()
         loop = asyncio.get_running_loop()
-        asked, said = await loop.run_in_executor(self._readers, self._read, body)
-        await self._fetch([file for file in attachments(said) if file.url])
-        return asked, await loop.run_in_executor(self._readers, self._submit, asked, said)
+        try:
+            asked, said = await loop.run_in_executor(self._readers, self._read, body)
+            await self._fetch([file for file in attachments(said) if file.url])
+            return asked, await loop.run_in_executor(self._readers, self._submit, asked, said)
+        except (RuntimeError, asyncio.CancelledError) as error:
+            if self.closing:  # meanwhile: the threads take nothing more, and let go of what waited for them
+                raise closing() from error
+            raise
 
     def close(self) -> None:
         """Answers that are being given end now; nobody can ask any more."""
@@ -98,7 +103,7 @@ class Service:
             decoding = self._fitting(asked.decoding, self.engine.places(sample.turns))
             return self.engine.submit(sample, decoding, stop=asked.stop, session=key)
         except ChatError as error:
-            raise of_refusal(error) if not self.closing else closing() from error
+            raise of_refusal(error) from error
         except SkipSample as problem:
             raise invalid("These messages cannot be used by this model.", "messages") from problem
 

@@ -20,9 +20,9 @@ from minigpt4o.conversation.marks import escape_marks
 from minigpt4o.conversation.opening import open_encoder
 from minigpt4o.conversation.sample import MARKS, Media, Sample, Turn
 from minigpt4o.models.export.forms import CODE, LANGUAGE, NATIVE, Export
+from minigpt4o.serve.export.check import WORDS
 from minigpt4o.serve.parts import laid_out
 
-WORDS = "What is this? これは何？ 3.14  two blanks"
 PIXELS = 0.05  # mean |difference| of a picture's numbers that is only another library's rounding
 NAMES = {"image": "pixel_values", "audio": "input_features"}
 SUFFIX = {"image": ".png", "audio": ".wav"}
