@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from minigpt4o.common.errors import ConfigError
 from minigpt4o.serve.chat import ChatSession
 from minigpt4o.serve.page.said import literal
+from minigpt4o.serve.page.script import head
 from minigpt4o.serve.page.shelf import Shelf, makers_of
 from minigpt4o.serve.page.style import STYLE, theme
 from minigpt4o.serve.page.visitor import Visitor
@@ -86,6 +87,7 @@ def open_page(page: gradio.Blocks, config: Any) -> str:
         max_file_size=round(config.max_file_mb * 2**20),
         footer_links=[],
         css=STYLE,
+        head=head(),
         theme=theme(),
         state_session_capacity=1000,
         ssr_mode=False,
@@ -93,7 +95,7 @@ def open_page(page: gradio.Blocks, config: Any) -> str:
         pwa=False,
         enable_monitoring=False,
         run_history=False,
-        app_kwargs={"middleware": [Middleware(Guard)]},
+        app_kwargs={"middleware": [Middleware(Guard)], "openapi_url": None},
     )
     return public or url
 

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from minigpt4o.conversation.sample import Box
-from minigpt4o.serve.chat import ChatSession
+from minigpt4o.serve.chat import ChatSession, Exchange
 from minigpt4o.serve.limits import ChatError
 from minigpt4o.serve.page.board import MAX_BOXES, Board
 from minigpt4o.serve.page.controls import wished
 from minigpt4o.serve.page.drawing import coloured, drawn, things_of
-from minigpt4o.serve.page.saving import page_of
+from minigpt4o.serve.page.saving import about, page_of
 from minigpt4o.serve.page.seen import media_seen, numbers, prompt_seen
 from minigpt4o.serve.page.shelf import Shelf
 from minigpt4o.serve.page.tasks import prompts_of, with_task
@@ -70,6 +70,12 @@ def test_boxes_are_drawn_where_they_are() -> None:
     assert shown.getpixel((240, 240)) == grey.getpixel((0, 0))
     assert shown.getpixel((121, 240)) == (0xD6, 0x27, 0x28)
     assert shown.getpixel((60, 240)) == grey.getpixel((0, 0))
+
+
+@pytest.mark.parametrize(("drawn_on", "picture_meant"), [([0], 0), ([0, 0], 0), ([0, 1], 2), ([], 2)])
+def test_the_boxes_of_an_answer_lie_in_the_picture_that_was_pointed_at(picture, drawn_on, picture_meant) -> None:
+    boxes = [Box((1.0, 1.0, 5.0, 5.0), (20, 20), image=number) for number in drawn_on]
+    assert about(Exchange("what is it?", [], [], boxes=boxes), [picture] * 3) == picture_meant
 
 
 def test_coloured_words_hold_no_tags_of_the_model() -> None:

@@ -50,7 +50,7 @@ class Page:
             self.board = BoardActs(self.ui, self.visitor, self.new_visitor)
             self.board.wire()
             self._wire_rest()
-            greeted = [self.visitor, self.ui.language, *self.ui.worded]
+            greeted = [self.visitor, self.ui.greeted, self.ui.language, *self.ui.worded]
             load = page.load(self.greet, [], greeted, queue=False, api_name=False)
             load.then(self.look, [self.visitor, self.ui.language], self.ui.looked, **_QUICK)
         page.queue(max_size=config.max_queue, default_concurrency_limit=config.concurrency, api_open=False)
@@ -69,9 +69,11 @@ class Page:
     def _wire_chat(self) -> None:
         ui, visitor = self.ui, self.visitor
         shown = [ui.box, ui.chatbot, visitor]
-        sent = ui.box.submit(self.send, [ui.box, visitor, *ui.controls], shown, concurrency_id="model", api_name="chat")
-        again = ui.chatbot.retry(self.retry, [visitor, *ui.controls], shown, concurrency_id="model", api_name=False)
-        edited = ui.chatbot.edit(self.edit, [visitor, *ui.controls], shown, concurrency_id="model", api_name=False)
+        one = {"concurrency_id": "model"}
+        known = [visitor, ui.language, ui.greeted, *ui.controls]
+        sent = ui.box.submit(self.send, [ui.box, *known], shown, api_name="chat", **one)
+        again = ui.chatbot.retry(self.retry, known, shown, api_name=False, **one)
+        edited = ui.chatbot.edit(self.edit, known, shown, api_name=False, **one)
         undone = ui.chatbot.undo(self.undo, [visitor], shown, queue=False, api_name=False)
         ui.chatbot.example_select(self.example, [], [ui.box], queue=False, api_name=False)
         ui.box.stop(self.stop, [visitor], None, queue=False, api_name="stop")
@@ -83,30 +85,45 @@ class Page:
         for event in [*going, undone, *cleared]:
             event.then(self.look, [visitor, ui.language], ui.looked, **_QUICK)
 
-    def send(self, message: dict[str, Any], visitor: Visitor | None, *controls: Any) -> Iterator[tuple[Any, ...]]:
-        visitor = visitor or self.new_visitor()
+    def send(
+        self, message: dict[str, Any], visitor: Visitor | None, language: str, greeted: str, *controls: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        visitor = visitor or self._stranger(language, greeted)
         text, paths = message.get("text") or "", list(message.get("files") or [])
         yield from self._follow(visitor, visitor.answer(text, paths, self._wish(controls)))
 
-    def retry(self, data: gr.RetryData, visitor: Visitor | None, *controls: Any) -> Iterator[tuple[Any, ...]]:
+    def retry(
+        self, data: gr.RetryData, visitor: Visitor | None, language: str, greeted: str, *controls: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        visitor = visitor or self._stranger(language, greeted)
         number = _number(visitor, data.index)
-        if visitor is None or number is None:
-            yield gr.skip(), [], visitor
+        if number is None:
+            yield gr.skip(), visitor.shown, visitor
             return
         yield from self._follow(visitor, visitor.retry(number, self._wish(controls)))
 
-    def edit(self, data: gr.EditData, visitor: Visitor | None, *controls: Any) -> Iterator[tuple[Any, ...]]:
+    def edit(
+        self, data: gr.EditData, visitor: Visitor | None, language: str, greeted: str, *controls: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        visitor = visitor or self._stranger(language, greeted)
         number = _number(visitor, data.index)
-        if visitor is None or number is None or not isinstance(data.value, str):
-            yield gr.skip(), visitor.shown if visitor else [], visitor
+        if number is None or not isinstance(data.value, str):
+            yield gr.skip(), visitor.shown, visitor
             return
         yield from self._follow(visitor, visitor.edit(number, typed(data.value), self._wish(controls)))
+
+    def _stranger(self, language: str, greeted: str) -> Visitor:
+        """A visitor for a browser that this server does not know; one that was greeted hears that it is forgotten."""
+        short = LANGUAGES.get(language, "en")
+        if greeted:
+            gr.Warning(word("forgotten", short), title=word("notice", short))
+        return self.new_visitor(language)
 
     def undo(self, visitor: Visitor | None, data: gr.UndoData) -> tuple[Any, ...]:
         number = _number(visitor, data.index)
         said = visitor.undo(number) if visitor is not None and number is not None else None
         back = gr.skip() if said is None else gr.MultimodalTextbox(value={"text": said.text, "files": said.paths})
-        return back, visitor.shown if visitor else [], visitor
+        return back, visitor.shown if visitor else gr.skip(), visitor
 
     def _wish(self, controls: Sequence[Any]) -> Callable[[ChatSession], None]:
         def wish(session: ChatSession) -> None:
@@ -180,7 +197,7 @@ class Page:
         """The page in the language that the browser asks for."""
         language = language_of(self.config.language, request.headers.get("accept-language", ""))
         name = next(name for name, short in LANGUAGES.items() if short == language)
-        return [self.new_visitor(name), name, *self.ui.in_language(language)]
+        return [self.new_visitor(name), "yes", name, *self.ui.in_language(language)]
 
     def speak(self, language: str, visitor: Visitor | None) -> list[Any]:
         short = LANGUAGES.get(language, "en")

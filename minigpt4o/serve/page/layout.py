@@ -29,6 +29,7 @@ class Layout:
         self.config, self.kinds = config, list(kinds)
         self._named: list[tuple[Any, Callable[[str], Any]]] = []  # what changes with the language, and how
         self._start = language
+        self.greeted = gr.Textbox("", visible=False)  # whether this browser was given a visitor once
         self._top(labels)
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320):
@@ -153,7 +154,7 @@ class Layout:
 
     def _ask(self, language: str) -> str:
         media = word("or", language).join(word(kind, language) for kind in self.kinds)
-        return word("ask", language) + (f", {word('with', language)} {media}" if media else "")
+        return word("ask", language) + (word("with", language, media=media) if media else "")
 
     def _beside(self) -> None:
         pictures = "image" in self.kinds

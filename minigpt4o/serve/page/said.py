@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from minigpt4o.conversation.sample import Box
+from minigpt4o.conversation.sample import Box, Media
 from minigpt4o.serve.page.drawing import Thing
 
 _HTML = re.compile(r"<(?=[A-Za-z/!?])|&(?=[#A-Za-z])")
@@ -38,6 +40,7 @@ class Said:
     picture: int = -1  # number of the picture in the chat that they lie in
     kept: bool = False  # whether it is in the session's history
     over: bool = True
+    sent: dict[str, Media] = field(default_factory=dict)  # what is in `paths`, once it was read
 
     def messages(self) -> list[dict[str, Any]]:
         """What gradio's Chatbot shows of it."""
@@ -52,3 +55,13 @@ class Said:
         if self.drawn:
             messages.append({"role": "assistant", "content": {"path": self.drawn}})
         return messages
+
+
+def restore(messages: Sequence[Said]) -> None:
+    """Write the files that are about to be shown or given back, if the clean-up of old uploads has removed them."""
+    for said in messages:
+        for path, media in said.sent.items():
+            file = Path(path)
+            if not file.is_file():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(media.read())

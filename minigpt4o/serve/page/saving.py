@@ -50,9 +50,11 @@ def page_of(session: ChatSession, title: str, language: str) -> str:
 
 
 def about(exchange: Exchange, pictures: list[Media]) -> int | None:
-    """Number of the picture that an answer speaks of: that of a drawn box, else the newest; None without any."""
-    if exchange.boxes:
-        return exchange.boxes[-1].image
+    """Number of the picture that an answer speaks of, as `answered_about` says: that of all drawn boxes, else the
+    newest; None without any."""
+    drawn_on = {box.image for box in exchange.boxes}
+    if len(drawn_on) == 1:
+        return drawn_on.pop()
     return len(pictures) - 1 if pictures else None
 
 

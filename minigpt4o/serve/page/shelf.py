@@ -33,14 +33,20 @@ class Sleeper(Protocol):
         """Let go of the model, keep what was said."""
 
 
+class _Opening:
+    """A model that is being opened, for those who wait for it."""
+
+    failed = False
+
+
 class Shelf:
     """Labels and how to open them. Safe to use from any thread."""
 
     def __init__(self, makers: Mapping[str, Callable[[], ChatSession]], most: int = 1) -> None:
         self.makers, self.most = dict(makers), max(most, 1)
         self._open: OrderedDict[str, ChatSession] = OrderedDict()  # the least lately used first
-        self._opening: set[str] = set()  # by somebody, who does not hold the lock meanwhile
-        self._held: Counter[str] = Counter()  # answers being given by each
+        self._opening: dict[str, _Opening] = {}
+        self._held: Counter[str] = Counter()  # who waits for each, or is being answered by it
         self._changed = threading.Condition(threading.RLock())
         self._visitors: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -58,34 +64,49 @@ class Shelf:
         self._visitors.add(visitor)
 
     @contextmanager
-    def hold(self, label: str) -> Iterator[ChatSession]:
-        """A session of the model, which stays open meanwhile. Raises ChatError if it cannot be opened."""
+    def hold(self, label: str, given_up: Callable[[], bool] = lambda: False) -> Iterator[ChatSession]:
+        """A session of the model, which stays open meanwhile. Raises ChatError if it cannot be opened.
+
+        `given_up` tells whether the caller has stopped waiting for it; `wake` has it asked again.
+        """
         with self._changed:
-            ours = self._must_open(label)
             self._held[label] += 1
         try:
-            session = self._made(label) if ours else self._open[label]
+            with self._changed:
+                self._await(label, given_up)
+                session = self._open[label]
             yield session
         finally:
             with self._changed:
                 self._held[label] -= 1
                 self._changed.notify_all()
 
+    def wake(self) -> None:
+        """Have those who wait look again whether they still want to."""
+        with self._changed:
+            self._changed.notify_all()
+
     def is_open(self, label: str) -> bool:
         """Whether the model answers at once."""
         with self._changed:
             return label in self._open
 
-    def _must_open(self, label: str) -> bool:
-        """Wait until the model is open, or until there is room for it: then it is the caller who opens it."""
+    def _await(self, label: str, given_up: Callable[[], bool]) -> None:
+        """Wait until the model is open; begin to open it when there is room for it and nobody else has."""
         if label not in self.makers:
             raise ChatError("There is no such model here; please choose one of the list.", "no_model")
+        opening = None
         while label not in self._open:
-            patience = None
-            if label not in self._opening:
-                if len(self._open) + len(self._opening) < self.most:
-                    self._opening.add(label)
-                    return True
+            if given_up():
+                raise ChatError("It was stopped before the model was open.", "not_opened")
+            if opening is not None and opening.failed:
+                told = f"The model {label} cannot be opened; the reason is in the log of the server."
+                raise ChatError(told, "model_fails", name=label)
+            opening, patience = self._opening.get(label), None
+            if opening is None and len(self._open) + len(self._opening) < self.most:
+                opening = self._opening[label] = _Opening()
+                threading.Thread(target=self._make, args=(label, opening), name="open-model", daemon=True).start()
+            elif opening is None:
                 idle = [name for name in self._open if not self._held[name]]
                 if idle:
                     self._close(idle[0])
@@ -94,10 +115,9 @@ class Shelf:
             if not self._changed.wait(patience):
                 raise ChatError("Other models are busy answering; please try again in a while.", "models_busy")
         self._open.move_to_end(label)
-        return False
 
-    def _made(self, label: str) -> ChatSession:
-        """Open a model, which may take minutes; nobody who talks to another one waits."""
+    def _make(self, label: str, opening: _Opening) -> None:
+        """Open a model, which may take minutes: in a thread of its own, so that whoever waits for it can go."""
         session = None
         try:
             session = self.makers[label]()
@@ -107,14 +127,11 @@ class Shelf:
             log.exception("the model %r cannot be opened", label)
         finally:
             with self._changed:
-                self._opening.discard(label)
+                del self._opening[label]
                 if session is not None:
                     self._open[label] = session
+                opening.failed = session is None
                 self._changed.notify_all()
-        if session is not None:
-            return session
-        told = f"The model {label} cannot be opened; the reason is in the log of the server."
-        raise ChatError(told, "model_fails", name=label)
 
     def _close(self, label: str) -> None:
         session = self._open.pop(label)

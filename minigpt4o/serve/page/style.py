@@ -27,7 +27,8 @@ button:has(> div > svg > path[d^="M23,20a5,5,0"]) { display: none; }
 #board img { cursor: crosshair; }
 #seen .grid-container { grid-template-columns: repeat(auto-fill, minmax(180px, 1fr)); padding-top: 34px; }
 #seen .thumbnail-item { height: 190px; aspect-ratio: auto; } #seen .thumbnail-item img { object-fit: contain; }
-#language .wrap { flex-wrap: nowrap; }
+#language .wrap { flex-wrap: nowrap; } #language label { white-space: nowrap; }
+#message textarea::placeholder { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 #numbers table { width: 100%; } #numbers thead { display: none; }
 #numbers :is(td, tr, table) { border-color: var(--border-color-primary) !important; } #numbers td { padding: 4px 8px; }
 @media (max-width: 640px) {

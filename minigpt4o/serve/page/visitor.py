@@ -16,7 +16,7 @@ from minigpt4o.serve.limits import ChatError, Limits, ensure_count, read_media
 from minigpt4o.serve.page.board import Board, upright
 from minigpt4o.serve.page.drawing import coloured, drawn, marked, things_of
 from minigpt4o.serve.page.files import Files
-from minigpt4o.serve.page.said import Said, literal
+from minigpt4o.serve.page.said import Said, literal, restore
 from minigpt4o.serve.page.saving import about
 from minigpt4o.serve.page.shelf import Shelf
 from minigpt4o.serve.page.told import told
@@ -39,6 +39,7 @@ class Visitor:
     rested: list[Exchange] = field(default_factory=list)  # the conversation while its model is closed
     limits: Limits = field(default_factory=Limits)
     files: Files = field(default_factory=Files)
+    stopped: bool = False  # the answer that is being given, or waits for its model
 
     # ---- what the page shows ----
 
@@ -84,6 +85,7 @@ class Visitor:
         self.stop()
         if not 0 <= number < len(self.said):
             return None
+        restore(self.said)
         gone = self.said[number:]
         self.said = self.said[:number]
         for said in gone:
@@ -96,11 +98,15 @@ class Visitor:
         return gone[0]
 
     def stop(self) -> None:
+        self.stopped = True
         if self.session is not None:
             self.session.stop()
+        if self.shelf is not None:
+            self.shelf.wake()
 
     def reset(self) -> None:
         """Forget everything that was said and sent."""
+        self.stop()
         if self.session is not None:
             self.session.reset()
         self.said, self.rested, self.board, self.attached = [], [], Board(), []
@@ -117,13 +123,13 @@ class Visitor:
             self.rested, self.session = self.session.exchanges, None
 
     @contextlib.contextmanager
-    def awake(self) -> Iterator[ChatSession]:
-        """The session, its model held open. Raises ChatError if it cannot be opened."""
+    def awake(self, given_up: Callable[[], bool] = lambda: False) -> Iterator[ChatSession]:
+        """The session, its model held open. Raises ChatError if it cannot be opened, or is no longer waited for."""
         if self.shelf is None:
             assert self.session is not None
             yield self.session
             return
-        with self.shelf.hold(self.label) as first:
+        with self.shelf.hold(self.label, given_up) as first:
             if self.session is None:
                 self.session = first.fresh()
                 self.session.exchanges, self.rested = self.rested, []
@@ -159,7 +165,7 @@ class Visitor:
 
     def _again(self, number: int, text: str, wish: Callable[[ChatSession], Any] | None) -> Iterator[None]:
         old = self.said[number]
-        said = Said(text, old.paths, old.boxes, old.marks)
+        said = Said(text, old.paths, old.boxes, old.marks, sent=old.sent)
         place = sum(one.kept for one in self.said[:number])
         kept = old.kept
         before = self.said
@@ -189,12 +195,13 @@ class Visitor:
         ask: Callable[[ChatSession], Generator[str, None, None]],
     ) -> Iterator[None]:
         answer = ""
-        said.over = False
+        said.over, self.stopped = False, False
+        restore(self.said)
         if self.shelf is not None and not self.shelf.is_open(self.label):
             said.reply = word("loading", self.language, name=self.label)
         yield
         try:
-            with self.awake() as session:
+            with self.awake(lambda: self.stopped) as session:
                 if said.reply:  # it is open now
                     said.reply = ""
                     yield
@@ -226,6 +233,7 @@ class Visitor:
         files = len(already) + sum(len(e.audios) for e in session.exchanges)
         ensure_count(len(said.paths), files, session.limits)
         found = [(path, *read_media(path, session.limits)) for path in said.paths]
+        said.sent = {path: media for path, _, media in found}
         images = [(path, media) for path, kind, media in found if kind == "image"]
         audios = [media for _, kind, media in found if kind == "audio"]
         numbers = {path: len(already) + i for i, (path, _) in enumerate(images)}
