@@ -59,14 +59,8 @@ def _messages(pairs: list[tuple[str, str]], media: str) -> list[Message]:
 CORPUS_MIX = {"picture": 66, "sound": 18, "both": 12, "small_talk": 4}
 CORPUS_OBJECTS = (1, 2, 2, 3)  # objects of a scene that is only told: more of them make the reader choose
 CORPUS_ROUNDS = 6  # many questions about one scene: more to learn for the same reading
-PICTURE_ROUNDS = {
-    "caption": 2,
-    "refer": 3,
-    "identify": 2,
-    "grounding": 1,
-    "question": 7,
-    "exist": 4,
-}  # whether a thing is there is hardest to read
+# Whether a thing is there is hardest to read; captions with boxes are longest, and cost most.
+PICTURE_ROUNDS = {"caption": 4, "refer": 6, "identify": 3, "grounding": 1, "question": 15, "exist": 9}
 SOUND_ROUNDS = {"caption": 1, "question": 3, "exist": 1}
 
 
