@@ -19,8 +19,8 @@ LOOKS = [(shape, colour, "big") for shape in ("circle", "square", "star") for co
 SOUNDS = [(kind, pitch, 1) for kind in ("beep", "buzz") for pitch in ("low", "high")]
 PLACES = ("left", "right")  # others are left out of the annotations
 COUNTS = ((2400, 200, 200), (300, 20, 20), (600, 20, 0))  # pictures, sounds, rows of text: train, val, test
-SETS = {"caption": 1, "vqa": 2, "refer": 4, "identify": 2, "dialogue": 2, "audio_qa": 1}  # name -> sample_ratio
-STEPS = 300
+SETS = {"caption": 1, "vqa": 2, "refer": 4, "identify": 2, "dialogue": 2, "audio_qa": 3}  # name -> sample_ratio
+STEPS = 350
 WORDS = ["--vocab-size", "500", "--special", "<user>", "<assistant>", "--word", "<Img>", "</Img>", "<Aud>", "</Aud>"]
 
 
