@@ -80,15 +80,17 @@ def test_a_visitor_sees_hears_points_and_goes_back(browser, url, world, tmp_path
     assert tab.page.locator("#boxes").is_visible()
     tab.shot("story-3-referred")
 
-    # a sound
-    begin_anew(tab)
-    heard = [tab.ask("what sound is it?", row["file"]) == row["kind"] for row in world.sounds[:3]]
+    # sounds, each in a chat of its own
+    heard = []
+    for row in world.sounds[:3]:
+        begin_anew(tab)
+        heard.append(tab.ask("what sound is it?", row["file"]) == row["kind"])
     assert all(heard), heard
 
     # another language, and the chat to take home
     tab.page.locator("#language label").last.click()
     sync_api.expect(tab.page.locator("#new")).to_have_text("新しいチャット")
-    sync_api.expect(tab.page.locator("#chat [data-testid=bot]")).to_have_count(3)
+    sync_api.expect(tab.page.locator("#chat [data-testid=bot]")).to_have_count(1)
     tab.unfold("saving")
     tab.page.click("#save")
     links = tab.page.locator("#files a.download-link")
@@ -103,9 +105,9 @@ def test_a_visitor_sees_hears_points_and_goes_back(browser, url, world, tmp_path
     # which a program goes on with
     chat = load_chat(world.settings)
     chat.from_json((tmp_path / "chat.json").read_text(encoding="utf-8"))
-    assert [exchange.answer for exchange in chat.exchanges] == [row["kind"] for row in world.sounds[:3]]
-    pitch = "".join(chat.ask("is the sound high or low?"))
-    assert pitch == world.sounds[2]["pitch"]
+    last = world.sounds[2]
+    assert [exchange.answer for exchange in chat.exchanges] == [last["kind"]]
+    assert "".join(chat.retry()) == last["kind"]
 
 
 def begin_anew(tab: Tab) -> None:
