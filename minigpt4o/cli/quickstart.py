@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minigpt4o.cli.numbers import some
 from minigpt4o.cli.steps import Outcome, Step, run_steps
-from minigpt4o.cli.using import some
 from minigpt4o.common.cores import cores
 from minigpt4o.common.errors import ConfigError, Minigpt4oError
 

@@ -7,6 +7,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from minigpt4o.cli.numbers import port, some
+
 # Commands that read a YAML (or the folder of a run) as train, eval, demo and chat do.
 CONFIGURED = {
     "serve": "answer over HTTP as OpenAI's chat API does",
@@ -35,29 +37,6 @@ def _later(name: str) -> Callable[[argparse.Namespace], int]:
         return int(getattr(importlib.import_module("minigpt4o.cli.using_acts"), name)(args) or 0)
 
     return run
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-
-
-def some(text: str) -> int:
-    """A whole number of 1 or more."""
-    value = _whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return value
-
-
-def port(text: str) -> int:
-    """The number of a port; 0 = any free one."""
-    value = _whole(text)
-    if not 0 <= value < 65536:
-        raise argparse.ArgumentTypeError(f"{text} is no port; ports go from 0 (any free one) to 65535")
-    return value
 
 
 def _serve(parser: argparse.ArgumentParser) -> None:

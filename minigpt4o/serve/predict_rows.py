@@ -13,10 +13,10 @@ from minigpt4o.common.errors import DataError, SkipSample
 from minigpt4o.conversation.marks import count_marks, escape_boxes, escape_marks
 from minigpt4o.conversation.sample import MARKS, Media, MediaKind, Sample, Turn
 from minigpt4o.datasets.media import MediaFinder
+from minigpt4o.datasets.speakers import spoken
 from minigpt4o.serve.parts import laid_out
 
 TURNS = ("messages", "conversations", "conversation")
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 MEDIA: dict[MediaKind, tuple[str, ...]] = {
     "image": ("images", "image", "image_path"),
     "audio": ("audios", "audio", "audio_path", "sound"),
@@ -118,20 +118,15 @@ class RowReader:
         listed: dict[MediaKind, bool] = {kind: bool(found) for kind, found in media.items()}
         turns = []
         for said in rows:
-            if not isinstance(said, dict):
-                raise SkipSample("bad_json", f"{where}: a turn is a {type(said).__name__}, not an object")
-            role = str(said.get("role", said.get("from", "")))
-            if role not in ROLES:
-                raise SkipSample("bad_json", f"{where}: unknown speaker {role!r}; known: {', '.join(ROLES)}")
-            content = said.get("content", said.get("value"))
+            role, content = spoken(said, where)
             if isinstance(content, str):
                 kept: dict[MediaKind, list[Media]] = {kind: media[kind] if listed[kind] else [] for kind in media}
-                text = _marked(content, kept) if ROLES[role] == "user" else escape_marks(content)
+                text = _marked(content, kept) if role == "user" else escape_marks(content)
             elif isinstance(content, list):
                 text = self._parts(content, media, where)
             else:
                 raise SkipSample("bad_text", f"{where}: a turn's words are a {type(content).__name__}")
-            turns.append(Turn(ROLES[role], text))  # type: ignore[arg-type]
+            turns.append(Turn(role, text))
         return turns
 
     def _parts(self, parts: list[Any], media: Mapping[MediaKind, list[Media]], where: str) -> str:

@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from minigpt4o.cli.numbers import count, some
+
 FORMS = "auto, blip, table (csv, tsv, json, jsonl), folder, coco, refcoco, llava, messages (sharegpt, openai)"
 
 
@@ -31,22 +33,6 @@ def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
     return run
 
 
-def _count(text: str) -> int:
-    """A whole number of 0 or more."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return value
-
-
-def _some(text: str) -> int:
-    """A whole number of 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return value
-
-
 def _add_sets(parser: argparse.ArgumentParser, what: str) -> None:
     """Ways to name data sets."""
     parser.add_argument("what", nargs="?", metavar="WHAT", help=what)
@@ -61,9 +47,9 @@ def _add_walk(parser: argparse.ArgumentParser) -> None:
     workers = min(8, os.cpu_count() or 1)
     parser.add_argument("--split", metavar="A,B", help="only these splits (default: all)")
     parser.add_argument(
-        "--limit", type=_count, default=0, metavar="N", help="only so many of each split, evenly spread"
+        "--limit", type=count, default=0, metavar="N", help="only so many of each split, evenly spread"
     )
-    parser.add_argument("--workers", type=_count, default=workers, metavar="N", help=f"processes (default: {workers})")
+    parser.add_argument("--workers", type=count, default=workers, metavar="N", help=f"processes (default: {workers})")
     parser.add_argument("--json", metavar="FILE", help="write everything into this file, too")
 
 
@@ -93,10 +79,10 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", default="", metavar="LL", help="of the texts: en, ja, ...")
     parser.add_argument("--name", metavar="NAME", help="of the data set in the YAML that is printed")
     parser.add_argument("--keep-missing", action="store_true", help="also take rows whose media are not there")
-    parser.add_argument("--per-shard", type=_some, default=1000, metavar="N", help="samples of a tar (default: 1000)")
-    parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes that index the tars")
+    parser.add_argument("--per-shard", type=some, default=1000, metavar="N", help="samples of a tar (default: 1000)")
+    parser.add_argument("--workers", type=count, default=1, metavar="N", help="processes that index the tars")
     parser.add_argument(
-        "--max-bad", type=_count, default=0, metavar="N", help="end with 1 if more rows are left out (default: 0)"
+        "--max-bad", type=count, default=0, metavar="N", help="end with 1 if more rows are left out (default: 0)"
     )
 
 
@@ -108,7 +94,7 @@ def _add_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", metavar="DIR", help="folder of all data, as MINIGPT4O_DATA says it (default: data)")
     pictures = parser.add_argument_group("for sets of picture URLs (img2dataset)")
     pictures.add_argument("--url-list", metavar="FILE", help="a list that is already here (tsv, csv, json, parquet)")
-    pictures.add_argument("--image-size", type=_some, default=224, metavar="N", help="pixels (default: 224)")
+    pictures.add_argument("--image-size", type=some, default=224, metavar="N", help="pixels (default: 224)")
     pictures.add_argument(
         "--resize-mode",
         choices=("border", "keep_ratio", "center_crop", "no"),
@@ -116,15 +102,15 @@ def _add_download(parser: argparse.ArgumentParser) -> None:
         metavar="MODE",
         help="border: a square with white edges, as MiniGPT-4 fetched its pictures (default); keep_ratio, center_crop, no",
     )
-    pictures.add_argument("--processes", type=_some, default=16, metavar="N", help="(default: 16)")
-    pictures.add_argument("--threads", type=_some, default=128, metavar="N", help="downloads at once (default: 128)")
+    pictures.add_argument("--processes", type=some, default=16, metavar="N", help="(default: 16)")
+    pictures.add_argument("--threads", type=some, default=128, metavar="N", help="downloads at once (default: 128)")
 
 
 def _add_index(parser: argparse.ArgumentParser) -> None:
     _add_sets(parser, "tars (`DIR`, `DIR/{00000..00099}.tar`), or a known set")
     parser.add_argument("--again", action="store_true", help="look at unchanged tars, too")
     workers = min(8, os.cpu_count() or 1)
-    parser.add_argument("--workers", type=_count, default=workers, metavar="N", help=f"processes (default: {workers})")
+    parser.add_argument("--workers", type=count, default=workers, metavar="N", help=f"processes (default: {workers})")
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +123,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
         help="open every picture and sound with the data set's processors and know it by its bytes (default)",
     )
     parser.add_argument(
-        "--max-bad", type=_count, default=0, metavar="N", help="bad samples, or leaks, that are no trouble (default: 0)"
+        "--max-bad", type=count, default=0, metavar="N", help="bad samples, or leaks, that are no trouble (default: 0)"
     )
     parser.add_argument("--bad", metavar="FILE", help="write a line of JSON for every bad sample")
 
@@ -153,7 +139,7 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
 def _add_show(parser: argparse.ArgumentParser) -> None:
     _add_sets(parser, "a known set, or a file of yours (jsonl, json, csv, tsv, tar)")
     parser.add_argument("--split", metavar="A,B", help="these splits (default: train, or the first there is)")
-    parser.add_argument("--count", type=_some, default=24, metavar="N", help="samples of all sets (default: 24)")
+    parser.add_argument("--count", type=some, default=24, metavar="N", help="samples of all sets (default: 24)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: 0)")
     parser.add_argument("--model", metavar="FILE", help="YAML whose model's template and tokenizer cut the texts")
     parser.add_argument("--out", default="sheet.html", metavar="FILE", help="page to write (default: sheet.html)")
@@ -169,10 +155,10 @@ def _add_curate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: auto)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write; started again it goes on there")
     parser.add_argument(
-        "--limit", type=_count, default=5000, metavar="N", help="pictures to describe, 0 = all (default: 5000)"
+        "--limit", type=count, default=5000, metavar="N", help="pictures to describe, 0 = all (default: 5000)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of pictures (default: 0)")
-    parser.add_argument("--batch-size", type=_some, default=8, metavar="N", help="pictures at once (default: 8)")
+    parser.add_argument("--batch-size", type=some, default=8, metavar="N", help="pictures at once (default: 8)")
     _add_asking(parser)
     _add_refining(parser)
 
@@ -181,11 +167,11 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
     asking = parser.add_argument_group("what is asked, and what is kept (words; in Japanese: characters)")
     asking.add_argument("--prompt", default="", metavar="TEXT", help="what the model is asked")
     asking.add_argument("--go-on", default="", metavar="TEXT", help="what it is told when the answer is short")
-    asking.add_argument("--short", type=_count, default=80, metavar="N", help="words below that (default: 80)")
-    asking.add_argument("--max-new-tokens", type=_some, default=300, metavar="N", help="of one answer (default: 300)")
+    asking.add_argument("--short", type=count, default=80, metavar="N", help="words below that (default: 80)")
+    asking.add_argument("--max-new-tokens", type=some, default=300, metavar="N", help="of one answer (default: 300)")
     asking.add_argument("--sample", action="store_true", help="draw the words; without it always the likeliest")
-    asking.add_argument("--min-words", type=_count, default=40, metavar="N", help="of what is kept (default: 40)")
-    asking.add_argument("--max-words", type=_some, default=400, metavar="N", help="of what is kept (default: 400)")
+    asking.add_argument("--min-words", type=count, default=40, metavar="N", help="of what is kept (default: 40)")
+    asking.add_argument("--max-words", type=some, default=400, metavar="N", help="of what is kept (default: 400)")
 
 
 def _add_refining(parser: argparse.ArgumentParser) -> None:

@@ -14,21 +14,13 @@ from minigpt4o.conversation.objects import written
 from minigpt4o.conversation.sample import MARKS, Media, MediaKind, Role, Sample, Turn
 from minigpt4o.datasets.base import clean_text
 from minigpt4o.datasets.objects import boxes_of, with_objects
+from minigpt4o.datasets.speakers import spoken
 from minigpt4o.datasets.tables.rows import Row
 from minigpt4o.datasets.tables.table import Table
 from minigpt4o.datasets.wording import Wording
 
 FIELDS = ("id", "image", "audio", "language")
 TURN_COLUMNS = ("conversations", "messages", "conversation")
-ROLES: dict[str, Role] = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "system": "system",
-}
 MEDIA_COLUMNS: dict[MediaKind, tuple[str, ...]] = {"image": ("image", "images"), "audio": ("audio", "audios", "sound")}
 PARTS: dict[str, MediaKind] = {
     "image": "image",
@@ -147,13 +139,8 @@ class Conversations:
         turns = [Turn("system", clean_text(row.values["system"], row.where, "system"))] if row.has("system") else []
         for number, said in enumerate(row.values[key], start=1):
             where = f"{row.where}, turn {number}"
-            if not isinstance(said, dict):
-                raise SkipSample("bad_json", f"{where}: is a {type(said).__name__}, not an object")
-            role = str(said.get("from", said.get("role", "")))
-            if role not in ROLES:
-                raise SkipSample("bad_json", f"{where}: unknown speaker {role!r}; known: {', '.join(ROLES)}")
-            text = self._text(said.get("value", said.get("content")), media, where)
-            turns.append(Turn(ROLES[role], text))
+            role, content = spoken(said, where)
+            turns.append(Turn(role, self._text(content, media, where)))
         return turns
 
     def _cleaned(self, turns: list[Turn]) -> list[Turn]:

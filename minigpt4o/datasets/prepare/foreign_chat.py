@@ -13,8 +13,8 @@ from minigpt4o.datasets.prepare.canonical import Found, Item
 from minigpt4o.datasets.prepare.foreign import Source, each, folder, stream_rows, table
 from minigpt4o.datasets.prepare.foreign_boxes import coco, refcoco
 from minigpt4o.datasets.prepare.url_lists import is_url_table
+from minigpt4o.datasets.speakers import spoken
 
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 TURNS = ("messages", "conversations", "conversation")
 MEDIA: dict[MediaKind, tuple[str, ...]] = {"image": ("images", "image"), "audio": ("audios", "audio", "sound")}
 PARTS: dict[str, MediaKind] = {"image": "image", "image_url": "image", "audio": "audio", "input_audio": "audio"}
@@ -45,14 +45,9 @@ def chat(source: Source) -> Iterator[Found]:
 
 
 def _turn(said: Any, media: dict[MediaKind, list[Media]], source: Source, where: str) -> dict[str, str]:
-    if not isinstance(said, dict):
-        raise SkipSample("bad_json", f"{where}: a turn is a {type(said).__name__}, not an object")
-    role = str(said.get("role", said.get("from", "")))
-    if role not in ROLES:
-        raise SkipSample("bad_json", f"{where}: unknown speaker {role!r}; known: {', '.join(ROLES)}")
-    content = said.get("content", said.get("value"))
+    role, content = spoken(said, where)
     if isinstance(content, str):
-        return {"role": ROLES[role], "content": content}
+        return {"role": role, "content": content}
     if not isinstance(content, list):
         raise SkipSample("bad_text", f"{where}: a turn's words are a {type(content).__name__}")
     words = []
@@ -65,7 +60,7 @@ def _turn(said: Any, media: dict[MediaKind, list[Media]], source: Source, where:
             words.append(MARKS[PARTS[kind]])
         else:
             raise SkipSample("bad_json", f"{where}: unknown part {kind or part!r}; known: text, {', '.join(PARTS)}")
-    return {"role": ROLES[role], "content": "".join(words)}
+    return {"role": role, "content": "".join(words)}
 
 
 def _place_single(turns: list[dict[str, str]], kind: MediaKind, media: list[Media]) -> None:
